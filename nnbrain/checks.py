@@ -1,0 +1,131 @@
+"""Checks of arguments: each raises an error that names the argument, what was given, what is accepted.
+
+Public functions call these once, at the door; the loops behind the door do not check again.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.integer[Any]]
+Seed = int | np.random.Generator
+
+
+def integer(name: str, value: object, minimum: int = 1) -> int:
+    """Return `value` as an int that is at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    minimum: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+) -> float:
+    """Return `value` as a finite float within the given open (above, below) or closed bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    accepted = [
+        text
+        for text, bound in (
+            (f"> {above}", above),
+            (f">= {minimum}", minimum),
+            (f"< {below}", below),
+            (f"<= {maximum}", maximum),
+        )
+        if bound is not None
+    ]
+    inside = (
+        np.isfinite(value)
+        and (above is None or value > above)
+        and (minimum is None or value >= minimum)
+        and (below is None or value < below)
+        and (maximum is None or value <= maximum)
+    )
+    if not inside:
+        raise ValueError(f"{name} must be {' and '.join(['finite', *accepted])}, got {value}")
+    return float(value)
+
+
+def choice(name: str, value: object, accepted: Collection[str]) -> str:
+    """Return `value` if it is one of the `accepted` names."""
+    if not isinstance(value, str) or value not in accepted:
+        raise ValueError(f"{name} must be one of {sorted(accepted)}, got {value!r}")
+    return value
+
+
+def generator(name: str, value: Seed) -> np.random.Generator:
+    """Return the random generator that `value`, a seed or already a generator, stands for."""
+    if isinstance(value, np.random.Generator):
+        return value
+    return np.random.default_rng(integer(name, value, minimum=0))
+
+
+def finite(name: str, values: Floats) -> Floats:
+    """Return `values` if they have neither NaN nor infinity."""
+    bad = values.size - np.count_nonzero(np.isfinite(values))
+    if bad:
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {values.size}")
+    return values
+
+
+def floats(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Floats:
+    """Return `values` as a finite array of floats of type `dtype`."""
+    try:
+        array = np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__}") from error
+    return finite(name, array)
+
+
+def theta(values: object, size: int) -> Floats:
+    """Return θ if it is one contiguous, finite float vector of `size` entries; never a copy."""
+    if not isinstance(values, np.ndarray) or values.dtype not in (np.float32, np.float64):
+        given = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
+        raise TypeError(f"theta must be an array of float32 or float64, got {given}")
+    if values.shape != (size,):
+        raise ValueError(f"theta must have shape ({size},), got {values.shape}")
+    if not values.flags.c_contiguous:
+        raise ValueError("theta must be contiguous, got a strided view; pass np.ascontiguousarray(theta)")
+    return finite("theta", values)
+
+
+def features(X: npt.ArrayLike, n_features: int, dtype: npt.DTypeLike) -> Floats:
+    """Return `X` as a finite, contiguous array of shape (n >= 1, n_features) and type `dtype`."""
+    array = np.ascontiguousarray(floats("X", X, dtype))
+    if array.ndim != 2 or array.shape[1] != n_features:
+        raise ValueError(f"X must have shape (n, {n_features}), got {array.shape}")
+    if len(array) == 0:
+        raise ValueError("X must have at least one row, got none")
+    return array
+
+
+def labels(name: str, y: npt.ArrayLike, n: int, n_classes: int | None = None) -> Ints:
+    """Return `y` as `n` integer labels, each at least 0 and, where given, below `n_classes`."""
+    array = np.asarray(y)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integer class labels, got dtype {array.dtype}")
+    if array.shape != (n,):
+        raise ValueError(f"{name} must have shape ({n},), one label a row of X, got {array.shape}")
+    if n and (array.min() < 0 or (n_classes is not None and array.max() >= n_classes)):
+        accepted = "0 or more" if n_classes is None else f"in 0..{n_classes - 1}"
+        raise ValueError(f"{name} must be {accepted}, got values from {array.min()} to {array.max()}")
+    return array
+
+
+def batch_size(value: object, n: int) -> int:
+    """Return `value` as a batch size between 1 and the `n` samples there are."""
+    size = integer("batch_size", value)
+    if size > n:
+        raise ValueError(f"batch_size must be at most the {n} samples there are, got {size}")
+    return size

@@ -1,0 +1,18 @@
+"""Part II: the mathematics of a multilayer perceptron."""
+
+from nnbrain.mlp.gradient_check import check_gradient, numerical_gradient, relative_error
+from nnbrain.mlp.network import MLP, Workspace
+from nnbrain.mlp.optimizers import SGD, Optimizer
+from nnbrain.mlp.training import History, fit
+
+__all__ = [
+    "MLP",
+    "SGD",
+    "History",
+    "Optimizer",
+    "Workspace",
+    "check_gradient",
+    "fit",
+    "numerical_gradient",
+    "relative_error",
+]
