@@ -4,7 +4,7 @@ import gzip
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,10 +84,8 @@ def load_mnist() -> Split:
     if not folder:
         return _mnist_from_openml()
     path = Path(folder).expanduser()
-    if (path / "mnist.npz").is_file():
-        parts = _mnist_from_npz(path / "mnist.npz")
-    else:
-        parts = _mnist_from_idx(path)
+    npz = path / "mnist.npz"
+    parts = _mnist_from_npz(npz) if npz.is_file() else _mnist_from_idx(path)
     return _as_split(str(path), *parts)
 
 
@@ -147,11 +145,13 @@ def _mnist_from_openml() -> Split:
     return _as_split("OpenML's mnist_784", X[:60000], y[:60000], X[60000:], y[60000:])
 
 
-def _as_split(source: str, X: Ints, y: Ints, X_test: Ints, y_test: Ints) -> Split:
+def _as_split(source: str, X: Any, y: Ints, X_test: Any, y_test: Ints) -> Split:
     if X.size != 60000 * 784 or X_test.size != 10000 * 784 or len(y) != 60000 or len(y_test) != 10000:
         raise ValueError(
             f"{source} is not MNIST: expected 60000 and 10000 images of 28x28, got {X.shape} and "
             f"{X_test.shape} with {len(y)} and {len(y_test)} labels"
         )
-    scaled = [np.multiply(images.reshape(-1, 784), np.float32(1 / 255), dtype=np.float32) for images in (X, X_test)]
-    return Split(scaled[0], y.astype(np.int64), scaled[1], y_test.astype(np.int64))
+    X, X_test = (
+        np.multiply(part.reshape(-1, 784), np.float32(1 / 255), dtype=np.float32) for part in (X, X_test)
+    )
+    return Split(X, y.astype(np.int64), X_test, y_test.astype(np.int64))

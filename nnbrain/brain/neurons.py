@@ -208,7 +208,7 @@ class HodgkinHuxley:
 
         return np.repeat(self._steady(np.array([brentq(net_current, -90, -50)])), n, axis=1)
 
-    def simulate(self, current: npt.ArrayLike, duration: float, dt: float = 0.01) -> Recording:
+    def simulate(self, current: npt.ArrayLike, duration: float, dt: float = 0.025) -> Recording:
         """Return a recording of n neurons over `duration` ms, starting at rest.
 
         Parameters
@@ -225,7 +225,8 @@ class HodgkinHuxley:
 
         Notes
         -----
-        A spike is an upward crossing of -20 mV: at strong currents the peaks no longer reach 0 mV.
+        A spike is an upward crossing of -20 mV: from about 100 µA/cm² on, peaks no longer reach 0 mV, and
+        beyond that the membrane only oscillates (depolarisation block).
         """
         checks.number("dt", dt, above=0, maximum=0.05)  # sodium's activation is as fast as 0.1 ms
         currents = _currents(current, duration, dt)

@@ -79,7 +79,7 @@ class CrossEntropy:
         return checks.labels("y", y, n, k)
 
     def predict(self, z: Floats) -> Floats:
-        p = np.exp(z - z.max(axis=1, keepdims=True))
+        p: Floats = np.exp(z - z.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         return p
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbrain import checks
-from nnbrain.checks import Floats, Seed
+from nnbrain.checks import Floats, Ints, Seed
 from nnbrain.mlp.activations import ACTIVATIONS
 from nnbrain.mlp.losses import LOSSES
 
@@ -63,8 +63,8 @@ class MLP:
         checks.choice("loss", self.loss, LOSSES)
         if self.loss == "cross_entropy" and sizes[-1] < 2:
             raise ValueError(
-                f"sizes[-1] must be at least 2, one output a class, for loss='cross_entropy', got {sizes[-1]}; "
-                "two classes on one output are loss='binary_cross_entropy'"
+                f"sizes[-1] must be at least 2, one output a class, for loss='cross_entropy', got "
+                f"{sizes[-1]}; two classes on one output are loss='binary_cross_entropy'"
             )
 
     @cached_property
@@ -174,7 +174,9 @@ class Workspace:
         self._delta = [np.empty((batch_size, n), theta.dtype) for n in mlp.sizes[:-1]]
         self._ones = np.ones(batch_size, theta.dtype)
 
-    def rows(self, X: Floats, y: npt.NDArray[Any], index: npt.NDArray[Any]) -> tuple[Floats, npt.NDArray[Any]]:
+    def rows(
+        self, X: Floats, y: npt.NDArray[Any], index: Ints
+    ) -> tuple[Floats, npt.NDArray[Any]]:
         """Return the rows of X and y at `index`; those of X lie in this workspace's memory."""
         return X.take(index, axis=0, out=self._h[0][: len(index)], mode="clip"), y.take(index, axis=0)
 

@@ -1,0 +1,17 @@
+"""Part III: many machines."""
+
+from nnbrain.distributed.collectives import broadcast, ring_allreduce
+from nnbrain.distributed.comm import Communicator, DeadlockError, LocalCommunicator, Metered, run_ranks
+from nnbrain.distributed.data_parallel import part_of_gradient, train
+
+__all__ = [
+    "Communicator",
+    "DeadlockError",
+    "LocalCommunicator",
+    "Metered",
+    "broadcast",
+    "part_of_gradient",
+    "ring_allreduce",
+    "run_ranks",
+    "train",
+]

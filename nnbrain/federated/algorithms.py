@@ -1,0 +1,149 @@
+"""Federated algorithms: what a client computes, and what the server makes of it.
+
+An algorithm holds its settings and no state. It is two pure functions over plain state, and a third that
+makes the first state:
+
+- ``client_update(state, client, rng)`` runs where the data are and returns an `Update`;
+- ``server_update(state, updates)`` returns the next state and never sees data.
+
+State is a dictionary of arrays; under "theta" it has the model that all clients start a round from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nnbrain import checks
+from nnbrain.checks import Floats
+from nnbrain.federated.aggregation import weighted_mean
+from nnbrain.federated.clients import Client
+from nnbrain.federated.local import local_gradient, local_sgd
+from nnbrain.mlp.network import MLP
+
+State = dict[str, npt.NDArray[Any]]
+
+
+class Update(NamedTuple):
+    """What a client sends back: a vector of θ's shape, how many samples it stands for, its mean loss."""
+
+    vector: Floats
+    n_samples: int
+    loss: float
+
+
+class Algorithm(Protocol):
+    """Two pure functions over plain state."""
+
+    mlp: MLP
+
+    def init(self, theta: Floats) -> State:
+        """Return the server's state before the first round, which starts from `theta`."""
+
+    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
+        """Return what the client sends after it received `state`."""
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        """Return the state after the round, given the updates of those clients that took part."""
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """Federated averaging: train locally for some epochs, then average the models.
+
+    A client sends how far it moved, Δₖ = θₖ - θ; the server adds the mean of the moves, weighted by
+    nₖ. As the weights sum to 1, θ + Σ (nₖ/n) Δₖ is the weighted mean of the clients' models θₖ.
+
+    Parameters
+    ----------
+    mlp : MLP
+    epochs : int
+        E, passes through the client's data in a round.
+    batch_size : int or None
+        B, at most what a client has; None is B = ∞: all the client's data in one batch.
+    learning_rate : float
+        η of the clients' plain SGD.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Notes
+    -----
+    McMahan et al. (2017), Algorithm 1.
+    """
+
+    mlp: MLP
+    epochs: int = 1
+    batch_size: int | None = 10
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.integer("epochs", self.epochs)
+        if self.batch_size is not None:
+            checks.integer("batch_size", self.batch_size)
+        checks.number("learning_rate", self.learning_rate, above=0)
+
+    def init(self, theta: Floats) -> State:
+        return {"theta": checks.theta(theta, self.mlp.size).copy()}
+
+    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
+        theta = state["theta"]
+        theta_k, loss = local_sgd(
+            self.mlp,
+            theta,
+            client,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            rng=rng,
+        )
+        return Update(theta_k - theta, client.n_samples, loss)
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        mean = weighted_mean([u.vector for u in updates], [u.n_samples for u in updates])
+        return {"theta": state["theta"] + mean}
+
+
+@dataclass(frozen=True)
+class FedSGD:
+    """Federated SGD: each client sends the gradient over all its data, the server takes one step.
+
+    With all clients, it is a step of gradient descent on all their data, whose gradient is
+    Σ (nₖ/n) gₖ.
+
+    Parameters
+    ----------
+    mlp : MLP
+    learning_rate : float
+        η of the server's step.
+
+    Raises
+    ------
+    ValueError
+        If the learning rate is not above 0.
+
+    Notes
+    -----
+    McMahan et al. (2017), section 2.
+    """
+
+    mlp: MLP
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.number("learning_rate", self.learning_rate, above=0)
+
+    def init(self, theta: Floats) -> State:
+        return {"theta": checks.theta(theta, self.mlp.size).copy()}
+
+    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
+        gradient, loss = local_gradient(self.mlp, state["theta"], client)
+        return Update(gradient, client.n_samples, loss)
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        gradient = weighted_mean([u.vector for u in updates], [u.n_samples for u in updates])
+        return {"theta": state["theta"] - self.learning_rate * gradient}
