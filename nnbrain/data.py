@@ -151,7 +151,5 @@ def _as_split(source: str, X: Any, y: Ints, X_test: Any, y_test: Ints) -> Split:
             f"{source} is not MNIST: expected 60000 and 10000 images of 28x28, got {X.shape} and "
             f"{X_test.shape} with {len(y)} and {len(y_test)} labels"
         )
-    X, X_test = (
-        np.multiply(part.reshape(-1, 784), np.float32(1 / 255), dtype=np.float32) for part in (X, X_test)
-    )
+    X, X_test = (np.divide(part.reshape(-1, 784), 255, dtype=np.float32) for part in (X, X_test))
     return Split(X, y.astype(np.int64), X_test, y_test.astype(np.int64))

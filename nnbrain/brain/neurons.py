@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.special import expit, exprel
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
@@ -169,39 +171,33 @@ class HodgkinHuxley:
 
     def opening(self, V: Floats) -> Floats:
         """Return α(V), the rates in 1/ms at which the gates m, h, n open, shape (3, …)."""
-        return np.stack(
-            [
-                _linear_over_exponential((V + 40) / 10),
-                0.07 * np.exp(-(V + 65) / 20),
-                0.1 * _linear_over_exponential((V + 55) / 10),
-            ]
-        )
+        alpha = np.empty((3, *V.shape))
+        alpha[0] = 1 / exprel(-(V + 40) / 10)  # x / (1 - e^-x), which is 1 at x = 0
+        alpha[1] = 0.07 * np.exp(-(V + 65) / 20)
+        alpha[2] = 0.1 / exprel(-(V + 55) / 10)
+        return alpha
 
     def closing(self, V: Floats) -> Floats:
         """Return β(V), the rates in 1/ms at which the gates m, h, n close, shape (3, …)."""
-        return np.stack(
-            [
-                4 * np.exp(-(V + 65) / 18),
-                1 / (1 + np.exp(-(V + 35) / 10)),
-                0.125 * np.exp(-(V + 65) / 80),
-            ]
-        )
+        beta = np.empty((3, *V.shape))
+        beta[0] = 4 * np.exp(-(V + 65) / 18)
+        beta[1] = expit((V + 35) / 10)  # 1 / (1 + e^-x)
+        beta[2] = 0.125 * np.exp(-(V + 65) / 80)
+        return beta
 
     def derivative(self, state: Floats, current: Floats) -> Floats:
         """Return d/dt of the state (V, m, h, n), shape (4, …), in mV/ms and 1/ms."""
-        V, gates = state[0], state[1:]
-        m, h, n = gates
-        ionic = (
-            self.g_Na * m**3 * h * (V - self.E_Na)
-            + self.g_K * n**4 * (V - self.E_K)
-            + self.g_L * (V - self.E_L)
-        )
-        d_gates = self.opening(V) * (1 - gates) - self.closing(V) * gates
-        return np.concatenate([((current - ionic) / self.C)[None], d_gates])
+        V, m, h, n = state
+        sodium = self.g_Na * m * m * m * h * (V - self.E_Na)
+        potassium = self.g_K * (n * n) ** 2 * (V - self.E_K)
+        leak = self.g_L * (V - self.E_L)
+        change = np.empty_like(state)
+        change[0] = (current - sodium - potassium - leak) / self.C
+        change[1:] = self.opening(V) * (1 - state[1:]) - self.closing(V) * state[1:]
+        return change
 
     def rest(self, n: int = 1) -> Floats:
         """Return the state (4, n) that n neurons have without current; there V is close to -65 mV."""
-        from scipy.optimize import brentq
 
         def net_current(V: float) -> float:
             return float(self.derivative(self._steady(np.array([V])), np.zeros(1))[0, 0])
@@ -253,13 +249,6 @@ def runge_kutta_4(derivative: Callable[[Floats], Floats], state: Floats, dt: flo
     k3 = derivative(state + dt / 2 * k2)
     k4 = derivative(state + dt * k3)
     return state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-
-
-def _linear_over_exponential(x: Floats) -> Floats:
-    """Return x / (1 - e^-x), which is 1 at x = 0 although the formula divides zero by zero there."""
-    small = np.abs(x) < 1e-6
-    safe = np.where(small, 1.0, x)
-    return np.where(small, 1 + x / 2, safe / -np.expm1(-safe))
 
 
 def _currents(current: npt.ArrayLike, duration: float, dt: float) -> Floats:

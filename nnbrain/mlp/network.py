@@ -174,9 +174,7 @@ class Workspace:
         self._delta = [np.empty((batch_size, n), theta.dtype) for n in mlp.sizes[:-1]]
         self._ones = np.ones(batch_size, theta.dtype)
 
-    def rows(
-        self, X: Floats, y: npt.NDArray[Any], index: Ints
-    ) -> tuple[Floats, npt.NDArray[Any]]:
+    def rows(self, X: Floats, y: npt.NDArray[Any], index: Ints) -> tuple[Floats, npt.NDArray[Any]]:
         """Return the rows of X and y at `index`; those of X lie in this workspace's memory."""
         return X.take(index, axis=0, out=self._h[0][: len(index)], mode="clip"), y.take(index, axis=0)
 

@@ -1,0 +1,152 @@
+"""Data-parallel training against the serial one, on threads and on real processes."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnbrain.data import load_digits
+from nnbrain.distributed import Metered, part_of_gradient, run_ranks, train
+from nnbrain.mlp import MLP, SGD, Workspace, fit
+
+BATCH, EPOCHS = 10, 7  # 144 samples: 14 batches of 10 and one of 4, seven times: 105 steps
+
+
+def task(dtype=np.float64):
+    X, y, *_ = load_digits()
+    mlp = MLP((64, 16, 10))
+    return mlp, mlp.init(0, dtype), X[:144].astype(dtype), y[:144]
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), SGD(0.05, momentum=0.9, nesterov=True, decay=1e-3)])
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 7])
+def test_p_ranks_take_the_steps_of_one(p, optimizer):
+    """eq-global-gradient, eq-part-of-gradient: uneven parts, and batches of 4 samples on 7 ranks."""
+    mlp, theta, X, y = task()
+    options = {"optimizer": optimizer, "epochs": EPOCHS, "batch_size": BATCH, "rng": 3}
+    serial, history = fit(mlp, theta, X, y, **options)
+
+    def program(comm):
+        metered = Metered(comm)
+        return *train(metered, mlp, theta, X, y, **options), metered.bytes_sent
+
+    results = run_ranks(p, program)
+    for ours, losses, _ in results:
+        np.testing.assert_allclose(ours, serial, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(ours, results[0][0])  # replicas: the same bits
+        np.testing.assert_allclose(losses, history.loss, rtol=1e-12)
+    steps = 15 * EPOCHS
+    sent = sum(n for *_, n in results)
+    assert sent == 8 * 2 * (p - 1) * (steps * mlp.size + EPOCHS)  # eq-ring-bytes, and a loss an epoch
+
+
+def test_the_parts_sum_to_the_gradient_of_the_batch():
+    """eq-part-of-gradient, with more ranks than samples."""
+    mlp, theta, X, y = task()
+    batch = np.array([5, 17, 101])
+
+    def program(comm):
+        workspace = Workspace(mlp, theta, 3)
+        return part_of_gradient(comm, workspace, X, y, batch), workspace.grad
+
+    losses, parts = zip(*run_ranks(5, program), strict=True)
+    loss, grad = mlp.loss_and_grad(theta, X[batch], y[batch])
+    np.testing.assert_allclose(sum(parts), grad, rtol=0, atol=1e-15)
+    assert sum(losses) == pytest.approx(loss, rel=1e-14)
+    assert np.count_nonzero([np.any(part) for part in parts]) == 3
+
+
+def test_the_network_s_own_allreduce_does_as_well():
+    mlp, theta, X, y = task()
+    options = {"epochs": 1, "batch_size": BATCH}
+    expected, _ = fit(mlp, theta, X, y, **options)
+    got = run_ranks(
+        3, lambda c: train(c, mlp, theta, X, y, allreduce=lambda c, g: c.Allreduce(None, g), **options)
+    )
+    np.testing.assert_allclose(got[2][0], expected, rtol=0, atol=1e-13)
+
+
+# ---- the same program on real processes ----
+
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+try:
+    from mpi4py import MPI  # noqa: F401
+except (ImportError, RuntimeError):
+    MPIEXEC = None
+needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="MPI is not installed: pip install 'nnbrain[mpi]'")
+
+
+def mpiexec(p, *arguments, timeout=120):
+    """Run python with the arguments on p processes; more than there are cores is fine."""
+    flags = (
+        ["--oversubscribe"]
+        if "Open MPI" in subprocess.run([MPIEXEC, "--version"], capture_output=True, text=True).stdout
+        else []
+    )
+    environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return subprocess.run(
+        [MPIEXEC, "-n", str(p), *flags, sys.executable, *arguments],
+        capture_output=True, text=True, timeout=timeout, env=environment, check=False,
+    )  # fmt: skip
+
+
+@needs_mpi
+@pytest.mark.parametrize("p", [2, 4])
+def test_processes_end_where_threads_and_the_serial_run_end(p, tmp_path):
+    """eq-ring-bytes under mpiexec too: 100 steps, counted bytes, bit-equal replicas, 1e-12 from serial."""
+    options = ["--epochs", "5", "--batch-size", "73", "--dtype", "float64", "--hidden", "16", "--seed", "4"]
+    done = mpiexec(p, "-m", "nnbrain.distributed", "train", *options, "--save", str(tmp_path / "theta.npy"))
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"rank (\d) of (\d): sent (\d+) bytes, theta (\w+)", done.stdout)
+    assert sorted(int(rank) for rank, *_ in lines) == list(range(p))
+    assert len({digest for *_, digest in lines}) == 1
+
+    X, y, *_ = load_digits()
+    mlp = MLP((64, 16, 10))
+    serial, _ = fit(mlp, mlp.init(4, np.float64), X, y, optimizer=SGD(0.1), epochs=5, batch_size=73, rng=4)
+    got = np.load(tmp_path / "theta.npy")
+    np.testing.assert_allclose(got, serial, rtol=0, atol=1e-12)
+    assert [path.name for path in tmp_path.iterdir()] == ["theta.npy"]
+    steps = 5 * -(-len(X) // 73)
+    assert steps == 100
+    assert sum(int(sent) for _, _, sent, _ in lines) == 8 * 2 * (p - 1) * (steps * mlp.size + 5)
+
+
+@needs_mpi
+def test_a_rank_that_fails_ends_the_job_with_its_message():
+    done = mpiexec(2, "-m", "nnbrain.distributed", "train", "--batch-size", "5000")
+    assert done.returncode != 0
+    assert "ValueError: batch_size must be at most the 1438 samples there are, got 5000" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "--epochs: must be an integer >= 1, got '0'"),
+        (["--data", "cats"], "invalid choice: 'cats'"),
+        (["--threads", "2", "--batch-size", "5000"], "batch_size must be at most"),
+        (["--threads", "2", "--learning-rate", "-1"], "learning_rate must be"),
+        (["--save", "/nowhere/theta.npy"], "there is no folder /nowhere"),
+    ],
+)
+def test_the_command_line_refuses_bad_options(arguments, message, capsys):
+    from nnbrain.distributed.__main__ import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *arguments])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_line_trains_on_threads(capsys):
+    from nnbrain.distributed.__main__ import main
+
+    assert main(["train", "--threads", "3", "--epochs", "10"]) == 0
+    out = capsys.readouterr().out
+    assert len(set(re.findall(r"theta (\w+)", out))) == 1
+    assert float(re.search(r"test accuracy (0\.\d+)", out)[1]) > 0.9
