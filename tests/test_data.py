@@ -18,12 +18,12 @@ def write_idx(path, array):
 
 def write_mnist(folder):
     """Write a data set of MNIST's size, sparse in ones, as the original's four files; return its labels."""
-    labels = np.random.default_rng(0).integers(0, 10, 70000).astype(np.uint8)
+    labels = np.random.default_rng(0).integers(0, 10, 70000)
     images = np.zeros((70000, 28, 28), np.uint8)
     images[np.arange(70000), labels, labels] = 255
     for name, part in (("train", slice(60000)), ("t10k", slice(60000, None))):
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images[part])
-        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", labels[part])
+        write_idx(folder / f"{name}-labels-idx1-ubyte.gz", labels[part].astype(np.uint8))
     return labels, images
 
 

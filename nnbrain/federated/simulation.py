@@ -8,7 +8,7 @@ from multiprocessing import get_context
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from nnbrain import checks
 from nnbrain.checks import Floats

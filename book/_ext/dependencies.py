@@ -1,0 +1,106 @@
+"""Re-execute a notebook when the part of nnbrain that it imports has changed.
+
+The execution cache knows a notebook by its code cells only. This extension remembers, for each notebook,
+a digest of the package files that it imports, directly or through each other; where the digest differs
+from the last successful build's, it drops the notebook from the cache and has Sphinx read it again.
+"""
+
+import ast
+import hashlib
+import json
+from pathlib import Path
+
+import nbformat
+from jupyter_cache import get_cache
+
+ROOT = Path(__file__).parents[2]
+
+
+def imported_modules(source):
+    """Return the dotted names of the nnbrain modules that Python source may import."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "nnbrain"}
+
+
+def files_of(module):
+    """Return the files that importing the dotted name runs: the module's and its packages'."""
+    parts = module.split(".")
+    candidates = [ROOT.joinpath(*parts[: i + 1], "__init__.py") for i in range(len(parts))]
+    candidates.append(ROOT.joinpath(*parts).with_suffix(".py"))
+    return {path for path in candidates if path.is_file()}
+
+
+def package_files(source):
+    """Return all nnbrain files that the source depends on, following their imports."""
+    found, todo = set(), set().union(*map(files_of, imported_modules(source)), set())
+    while todo:
+        path = todo.pop()
+        found.add(path)
+        for module in imported_modules(path.read_text(encoding="utf-8")):
+            todo |= files_of(module) - found
+    return found
+
+
+def code_of(notebook):
+    """Return a notebook's Python as one text, without magics and shell lines."""
+    cells = [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+    lines = "\n".join(cells).splitlines()
+    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+def digest(notebook):
+    """Return a digest of the package files a notebook depends on; command-line use counts as all."""
+    code = code_of(notebook)
+    files = package_files(code)
+    if '"-m"' in code:  # python -m nnbrain.… in another process
+        files = set((ROOT / "nnbrain").rglob("*.py"))
+    text = b"".join(path.relative_to(ROOT).as_posix().encode() + path.read_bytes() for path in sorted(files))
+    return hashlib.sha256(text).hexdigest()
+
+
+def find_changed(app):
+    """Compare digests with those of the last build; drop what changed from the cache."""
+    record = Path(app.outdir).parent / "dependencies.json"
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = {}
+    now = {
+        docname: digest(app.env.doc2path(docname))
+        for docname in app.project.discover()
+        if str(app.env.doc2path(docname)).endswith(".ipynb")
+    }
+    changed = {docname for docname in now if before.get(docname) != now[docname]}
+    cache_path = Path(app.outdir).parent / ".jupyter_cache"
+    if changed and cache_path.is_dir():
+        cache = get_cache(cache_path)
+        paths = {str(Path(app.env.doc2path(docname)).resolve()) for docname in changed}
+        for entry in cache.list_cache_records():
+            if str(Path(entry.uri).resolve()) in paths:
+                cache.remove_cache(entry.pk)
+    app.nnbrain_dependencies = record, now, changed
+
+
+def outdated(app, env, added, changed, removed):
+    """Tell Sphinx to read the changed notebooks again."""
+    return app.nnbrain_dependencies[2] & env.found_docs
+
+
+def remember(app, error):
+    """Keep the digests of a build that succeeded, so that a failed one runs again."""
+    if error is None:
+        record, now, _ = app.nnbrain_dependencies
+        record.write_text(json.dumps(now, indent=1), encoding="utf-8")
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.connect("builder-inited", find_changed)
+    app.connect("env-get-outdated", outdated)
+    app.connect("build-finished", remember)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,75 @@
+"""The look of the book's figures: one palette, direct labels, legible on light and dark pages.
+
+Only notebooks import this module.
+"""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+BLUE, ORANGE, GREEN, RED = "#0072b2", "#d55e00", "#00795a", "#a83279"
+GREY, LIGHT = "#5f6b76", "#c9d1d9"
+PALETTE = (BLUE, ORANGE, GREEN, RED, GREY)
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults to the book's.
+
+    The palette is blue, vermilion, green and purple of Okabe & Ito (2008), darkened where needed to
+    contrast at least 4.5 : 1 with the figure's ground; the ground is opaque and light, so that a figure
+    reads the same on a light and on a dark page.
+    """
+    plt.rcParams.update(
+        {
+            "figure.figsize": (7.0, 3.2),
+            "figure.dpi": 110,
+            "figure.facecolor": "#fbfcfd",
+            "axes.facecolor": "#fbfcfd",
+            "savefig.facecolor": "#fbfcfd",
+            "figure.constrained_layout.use": True,
+            "axes.prop_cycle": plt.cycler(color=PALETTE),  # type: ignore[attr-defined]
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": GREY,
+            "axes.titlesize": "medium",
+            "axes.titlelocation": "left",
+            "axes.labelcolor": "#24292f",
+            "xtick.color": GREY,
+            "ytick.color": GREY,
+            "text.color": "#24292f",
+            "font.size": 10.5,
+            "lines.linewidth": 1.8,
+            "image.cmap": "Greys",
+            "legend.frameon": False,
+            "svg.hashsalt": "nnbrain",
+        }
+    )
+
+
+def label_line(line: Line2D, text: str, *, at: float = 1.0, dx: float = 5, dy: float = 0) -> None:
+    """Write `text` beside a line, in its colour, instead of a legend.
+
+    Parameters
+    ----------
+    line : Line2D
+        As `Axes.plot` returns it, drawn in data coordinates.
+    text : str
+    at : float
+        Where on the line: 0 its first point, 1 its last.
+    dx, dy : float
+        Distance from that point, in points.
+    """
+    x, y = line.get_xdata(), line.get_ydata()
+    i = round(at * (len(x) - 1))  # type: ignore[arg-type]
+    axes = line.axes
+    assert isinstance(axes, Axes)
+    axes.annotate(
+        text,
+        (x[i], y[i]),  # type: ignore[index]
+        xytext=(dx, dy),
+        textcoords="offset points",
+        color=line.get_color(),
+        va="center",
+        ha="left" if dx >= 0 else "right",
+        annotation_clip=False,
+    )
