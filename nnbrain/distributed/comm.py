@@ -208,8 +208,8 @@ class Metered(_Collectives):
         self.bytes_sent += buf.nbytes
 
 
-def run_ranks(n: int, program: Callable[..., T], *args: Any) -> list[T]:
-    """Run ``program(comm, *args)`` on `n` ranks at once and return what each returned, in rank order.
+def run_ranks(n: int, program: Callable[..., T], /, *args: Any, **options: Any) -> list[T]:
+    """Run ``program(comm, *args, **options)`` on `n` ranks at once; return what each returned, in order.
 
     Raises
     ------
@@ -228,7 +228,7 @@ def run_ranks(n: int, program: Callable[..., T], *args: Any) -> list[T]:
 
     def run(rank: int) -> None:
         try:
-            results[rank] = program(LocalCommunicator(world, rank), *args)
+            results[rank] = program(LocalCommunicator(world, rank), *args, **options)
         except BaseException as error:
             world.fail(rank, error)
         finally:

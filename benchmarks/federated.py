@@ -1,0 +1,47 @@
+"""One round of FedAvg (2NN, 100 clients of 600, C = 0.1, B = 10) against its products at peak speed."""
+
+from common import best_time, peak_flops, record, training_flops  # first: it pins the BLAS threads
+
+import numpy as np
+
+from nnbrain.federated import FedAvg, make_clients, partition_iid, simulate
+from nnbrain.mlp import MLP
+
+
+def seconds_a_round(algorithm, clients, theta, workers, rounds=4):
+    """Return the time of a round without what starting costs: the slope between one round and several."""
+
+    def run(n):
+        simulate(algorithm, clients, theta, rounds=n, client_fraction=0.1, workers=workers)
+
+    return (best_time(lambda: run(1 + rounds), 3) - best_time(lambda: run(1), 3)) / rounds
+
+
+def main():
+    rng = np.random.default_rng(0)
+    X, y = rng.random((60000, 784), dtype=np.float32), rng.integers(0, 10, 60000)
+    clients = make_clients(X, y, partition_iid(len(X), 100, 0))
+    mlp = MLP((784, 200, 200, 10))
+    theta = mlp.init(0)
+    peak = peak_flops()
+    rows = []
+    for epochs in (1, 5):
+        algorithm = FedAvg(mlp, epochs=epochs, batch_size=10, learning_rate=0.01)
+        floor = 10 * 600 * epochs * training_flops(mlp.sizes) / peak
+        for workers in (1, 2):
+            seconds = seconds_a_round(algorithm, clients, theta, workers)
+            rows.append(
+                {
+                    "FedAvg, 2NN": f"E = {epochs}",
+                    "processes": workers,
+                    "seconds a round": f"{seconds:.2f}",
+                    "floor at peak": f"{floor / workers:.2f}",
+                    "ratio to floor": f"{seconds * workers / floor:.1f}",
+                }
+            )
+            print(rows[-1])
+    record("federated", rows)
+
+
+if __name__ == "__main__":
+    main()
