@@ -63,44 +63,36 @@ def digest(notebook):
     return hashlib.sha256(text).hexdigest()
 
 
-def find_changed(app):
-    """Compare digests with those of the last build; drop what changed from the cache."""
+def outdated(app, env, added, changed, removed):
+    """Drop the notebooks whose digest differs from the cache; return them, for Sphinx to read again."""
     record = Path(app.outdir).parent / "dependencies.json"
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
-    now = {
-        docname: digest(app.env.doc2path(docname))
-        for docname in app.project.discover()
-        if str(app.env.doc2path(docname)).endswith(".ipynb")
-    }
-    changed = {docname for docname in now if before.get(docname) != now[docname]}
+    notebooks = {name: Path(env.doc2path(name)) for name in env.found_docs}
+    now = {name: digest(path) for name, path in notebooks.items() if path.suffix == ".ipynb"}
+    app.nnbrain_dependencies = record, now
+    stale = {name for name in now if before.get(name) != now[name]}
     cache_path = Path(app.outdir).parent / ".jupyter_cache"
-    if changed and cache_path.is_dir():
+    if stale and cache_path.is_dir():
         cache = get_cache(cache_path)
-        paths = {str(Path(app.env.doc2path(docname)).resolve()) for docname in changed}
+        paths = {str(notebooks[name].resolve()) for name in stale}
         for entry in cache.list_cache_records():
             if str(Path(entry.uri).resolve()) in paths:
                 cache.remove_cache(entry.pk)
-    app.nnbrain_dependencies = record, now, changed
-
-
-def outdated(app, env, added, changed, removed):
-    """Tell Sphinx to read the changed notebooks again."""
-    return app.nnbrain_dependencies[2] & env.found_docs
+    return stale
 
 
 def remember(app, error):
     """Keep the digests of a build that succeeded, so that a failed one runs again."""
-    if error is None:
-        record, now, _ = app.nnbrain_dependencies
+    if error is None and hasattr(app, "nnbrain_dependencies"):
+        record, now = app.nnbrain_dependencies
         record.write_text(json.dumps(now, indent=1), encoding="utf-8")
 
 
 def setup(app):
     """Register with Sphinx."""
-    app.connect("builder-inited", find_changed)
     app.connect("env-get-outdated", outdated)
     app.connect("build-finished", remember)
     return {"parallel_read_safe": True}
