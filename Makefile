@@ -63,4 +63,6 @@ $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
 	  echo "Installing failed: see the lines above. Is the network, or your package index, within reach?" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[mpi]" \
 	  || echo "MPI has no package for this machine: the cells and tests that start real processes will say so." >&2
+	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40  # kernels here talk on loopback only' \
+	  > $(VENV)/etc/ipython/ipython_kernel_config.py
 	@touch $@

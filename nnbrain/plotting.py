@@ -1,23 +1,29 @@
-"""The look of the book's figures: one palette, direct labels, legible on light and dark pages.
+"""What notebooks show: figures in one look, legible on light and dark pages, and pieces of source.
 
 Only notebooks import this module.
 """
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-BLUE, ORANGE, GREEN, RED = "#0072b2", "#d55e00", "#00795a", "#a83279"
+BLUE, ORANGE, GREEN, PURPLE = "#0072b2", "#b84f00", "#00795a", "#a83279"
 GREY, LIGHT = "#5f6b76", "#c9d1d9"
-PALETTE = (BLUE, ORANGE, GREEN, RED, GREY)
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 
 
 def use_style() -> None:
     """Set matplotlib's defaults to the book's.
 
-    The palette is blue, vermilion, green and purple of Okabe & Ito (2008), darkened where needed to
-    contrast at least 4.5 : 1 with the figure's ground; the ground is opaque and light, so that a figure
-    reads the same on a light and on a dark page.
+    The palette is that of Okabe & Ito (2008), darkened so that each colour contrasts at least 4.5 : 1
+    with the figure's ground; the ground is opaque and light, so that a figure reads the same on a light
+    and on a dark page.
     """
     plt.rcParams.update(
         {
@@ -73,3 +79,20 @@ def label_line(line: Line2D, text: str, *, at: float = 1.0, dx: float = 5, dy: f
         ha="left" if dx >= 0 else "right",
         annotation_clip=False,
     )
+
+
+def show_source(*functions: Callable[..., Any]) -> Any:
+    """Return the source of functions, without their docstrings, for a notebook to display."""
+    from IPython.display import Code
+
+    sources = []
+    for function in functions:
+        source = textwrap.dedent(inspect.getsource(function))
+        definition = ast.parse(source).body[0]
+        assert isinstance(definition, ast.FunctionDef)
+        lines = source.splitlines()
+        if ast.get_docstring(definition):
+            docstring = definition.body[0]
+            del lines[docstring.lineno - 1 : docstring.end_lineno]
+        sources.append("\n".join(lines))
+    return Code("\n\n".join(sources), language="python")  # type: ignore[no-untyped-call]

@@ -37,7 +37,10 @@ def files_of(module):
 
 def package_files(source):
     """Return all nnbrain files that the source depends on, following their imports."""
-    found, todo = set(), set().union(*map(files_of, imported_modules(source)), set())
+    found, todo = (
+        set(),
+        set().union(*map(files_of, imported_modules(source)), set()),
+    )
     while todo:
         path = todo.pop()
         found.add(path)

@@ -19,9 +19,14 @@ def check_alternative_text(app, doctree):
 
 
 def drop_thebe(app, pagename, templatename, context, doctree):
-    """Remove Thebe's script and style from the page."""
+    """Remove Thebe's scripts and styles, files and inline ones, from the page."""
     for kind in ("script_files", "css_files"):
-        context[kind] = [f for f in context.get(kind, []) if "thebe" not in str(getattr(f, "filename", f))]
+        context[kind] = [file for file in context.get(kind, []) if "thebe" not in described(file)]
+
+
+def described(file):
+    """Return what Sphinx knows of a script or style: its name and, if it is inline, its text."""
+    return f"{getattr(file, 'filename', file)} {getattr(file, 'attributes', '')}".lower()
 
 
 def setup(app):

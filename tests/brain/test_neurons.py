@@ -71,7 +71,7 @@ def test_refractory_period_holds_the_reset():
 
 
 def test_hodgkin_huxley_rests_at_minus_65():
-    """eq-hh-current, eq-hh-gates at rest: published m 0.053, h 0.596, n 0.318 at -65 mV."""
+    """eq-hh-current, eq-hh-gate, at rest: published m 0.053, h 0.596, n 0.318 at -65 mV."""
     V, m, h, n = HodgkinHuxley().rest()[:, 0]
     assert V == pytest.approx(-65.0, abs=0.01)
     assert (m, h, n) == pytest.approx((0.0529, 0.5961, 0.3177), abs=1e-3)
