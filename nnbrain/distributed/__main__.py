@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nnbrain.data import load_digits, load_mnist
 from nnbrain.distributed.comm import Communicator, Metered, run_ranks
@@ -101,7 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"MPI cannot be loaded ({error}); install it with: pip install 'nnbrain[mpi]', or use --threads N"
         )
     try:
-        program(MPI.COMM_WORLD, options)
+        with threadpool_limits(limits=1, user_api="blas"):  # as run_ranks does: same sums, same bits
+            program(MPI.COMM_WORLD, options)
     except Exception as error:  # one rank that fails must not leave the others waiting for it
         sys.stderr.write(f"rank {MPI.COMM_WORLD.Get_rank()}: {type(error).__name__}: {error}\n")
         sys.stderr.flush()

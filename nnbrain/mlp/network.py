@@ -127,6 +127,11 @@ class MLP:
         workspace = Workspace(self, theta, len(X))
         return workspace.loss_and_grad(X, y), workspace.grad
 
+    def mean_loss(self, theta: Floats, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
+        """Return the mean loss over the rows of X alone, by one forward pass; arguments as `loss_and_grad`."""
+        X, y = self.check_data(theta, X, y)
+        return LOSSES[self.loss].value_and_delta(Workspace(self, theta, len(X)).forward(X), y)
+
     def check_data(
         self, theta: Floats, X: npt.ArrayLike, y: npt.ArrayLike
     ) -> tuple[Floats, npt.NDArray[Any]]:

@@ -88,7 +88,7 @@ def fit(
             raise FloatingPointError(f"the loss is {loss} in epoch {epoch}; try a smaller learning_rate")
         history.loss.append(loss)
         if held_out is not None:
-            history.validation_loss.append(mlp.loss_and_grad(workspace.theta, *held_out)[0])
+            history.validation_loss.append(mlp.mean_loss(workspace.theta, *held_out))
             if mlp.loss != "mse":
                 history.validation_accuracy.append(mlp.accuracy(workspace.theta, *held_out))
     return workspace.theta, history
