@@ -128,7 +128,7 @@ class MLP:
         return workspace.loss_and_grad(X, y), workspace.grad
 
     def mean_loss(self, theta: Floats, X: npt.ArrayLike, y: npt.ArrayLike) -> float:
-        """Return the mean loss over the rows of X alone, by one forward pass; arguments as `loss_and_grad`."""
+        """Return the mean loss alone, in one forward pass; arguments and errors as `loss_and_grad`."""
         X, y = self.check_data(theta, X, y)
         return LOSSES[self.loss].value_and_delta(Workspace(self, theta, len(X)).forward(X), y)
 
