@@ -92,10 +92,9 @@ class CrossEntropy:
         z_true = z[rows, y]
         np.exp(z, out=z)
         total = z.sum(axis=1, keepdims=True)
-        z /= total
-        z[rows, y] -= 1
-        z /= n
-        return float(np.log(total).sum() - z_true.sum()) / n
+        z /= n * total  # p / n
+        z[rows, y] -= 1 / n
+        return float((np.log(total[:, 0]) - z_true).sum()) / n
 
 
 LOSSES: dict[str, Loss] = {
