@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+STAMP := $(VENV)/.installed-$(or $(basename $(CONSTRAINTS)),newest)
 
 # One BLAS thread: results do not depend on the number of cores, and threads on shared cores collapse.
 export OPENBLAS_NUM_THREADS = 1
@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: help book test check lab serve bench clean distclean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 book: $(STAMP) ## Execute every notebook and build the HTML, warnings as errors
 	@echo "Building the book: a first run executes all notebooks, later ones only those that changed."
@@ -59,10 +59,10 @@ $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
 	@echo "Installing into $(VENV) (the first time takes a few minutes)"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --progress-bar on $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[dev]" || { \
+	@$(BIN)/python -m pip install --quiet --progress-bar on $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) -e ".[dev]" || { \
 	  echo "Installing failed: see the lines above. Is the network, or your package index, within reach?" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[mpi]" \
 	  || echo "MPI has no package for this machine: the cells and tests that start real processes will say so." >&2
 	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40  # kernels here talk on loopback only' \
 	  > $(VENV)/etc/ipython/ipython_kernel_config.py
-	@touch $@
+	@rm -f $(VENV)/.installed-* && touch $@

@@ -82,10 +82,12 @@ def finite(name: str, values: Floats) -> Floats:
 def floats(name: str, values: npt.ArrayLike, dtype: npt.DTypeLike = np.float64) -> Floats:
     """Return `values` as a finite array of floats of type `dtype`."""
     try:
-        array = np.asarray(values, dtype=dtype)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
         raise TypeError(f"{name} must be an array of numbers, got {type(values).__name__}") from error
-    return finite(name, array)
+    if given.dtype.kind not in "biuf":
+        raise TypeError(f"{name} must be an array of real numbers, got {given.dtype} numbers or objects")
+    return finite(name, given.astype(dtype, copy=False))
 
 
 def theta(values: object, size: int) -> Floats:

@@ -2,7 +2,7 @@
 
 The execution cache knows a notebook by its code cells only. This extension remembers, for each notebook,
 a digest of the package files that it imports, directly or through each other; where the digest differs
-from the last successful build's, it drops the notebook from the cache and has Sphinx read it again.
+from the last build's, it drops the notebook from the cache and has Sphinx read it again.
 """
 
 import ast
@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
 
 ROOT = Path(__file__).parents[2]
@@ -50,10 +51,9 @@ def package_files(source):
 
 
 def code_of(notebook):
-    """Return a notebook's Python as one text, without magics and shell lines."""
+    """Return a notebook's Python as one text; magics and shell lines become the calls they stand for."""
     cells = [cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
-    lines = "\n".join(cells).splitlines()
-    return "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    return "\n".join(TransformerManager().transform_cell(source) for source in cells)
 
 
 def digest(notebook):
@@ -69,13 +69,13 @@ def digest(notebook):
 def outdated(app, env, added, changed, removed):
     """Drop the notebooks whose digest differs from the cache; return them, for Sphinx to read again."""
     record = Path(app.outdir).parent / "dependencies.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
     notebooks = {name: Path(env.doc2path(name)) for name in env.found_docs}
     now = {name: digest(path) for name, path in notebooks.items() if path.suffix == ".ipynb"}
-    app.nnbrain_dependencies = record, now
     stale = {name for name in now if before.get(name) != now[name]}
     cache_path = Path(app.outdir).parent / ".jupyter_cache"
     if stale and cache_path.is_dir():
@@ -84,18 +84,11 @@ def outdated(app, env, added, changed, removed):
         for entry in cache.list_cache_records():
             if str(Path(entry.uri).resolve()) in paths:
                 cache.remove_cache(entry.pk)
+    record.write_text(json.dumps(now, indent=1), encoding="utf-8")  # what is not in the cache will execute
     return stale
-
-
-def remember(app, error):
-    """Keep the digests of a build that succeeded, so that a failed one runs again."""
-    if error is None and hasattr(app, "nnbrain_dependencies"):
-        record, now = app.nnbrain_dependencies
-        record.write_text(json.dumps(now, indent=1), encoding="utf-8")
 
 
 def setup(app):
     """Register with Sphinx."""
     app.connect("env-get-outdated", outdated)
-    app.connect("build-finished", remember)
     return {"parallel_read_safe": True}

@@ -78,6 +78,7 @@ class LIF:
         checks.number("tau", self.tau, above=0)
         checks.number("R", self.R, above=0)
         checks.number("t_ref", self.t_ref, minimum=0)
+        checks.number("V_theta", self.V_theta)
         checks.number("E_L", self.E_L, below=self.V_theta)
         checks.number("V_reset", self.V_reset, below=self.V_theta)
 
@@ -108,8 +109,8 @@ class LIF:
         current : float or array (n,) or array (T, n)
             Injected current in nA: constant, or one row a step.
         duration, dt : float
-            Length and step in ms. Between spikes the step is exact, whatever its length, for a current
-            constant over it; spikes fall on the grid, up to dt late.
+            Length and step in ms; t_ref is rounded to steps. Between spikes the step is exact, whatever its
+            length, for a current constant over it; spikes fall on the grid, up to dt late.
 
         Raises
         ------
@@ -168,6 +169,8 @@ class HodgkinHuxley:
         checks.number("C", self.C, above=0)
         for name in ("g_Na", "g_K", "g_L"):
             checks.number(name, getattr(self, name), minimum=0)
+        for name in ("E_Na", "E_K", "E_L"):
+            checks.number(name, getattr(self, name))
 
     def opening(self, V: Floats) -> Floats:
         """Return α(V), the rates in 1/ms at which the gates m, h, n open, shape (3, …)."""

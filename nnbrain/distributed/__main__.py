@@ -78,7 +78,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--learning-rate", type=float, default=0.1, help="step size")
     one.add_argument("--momentum", type=float, default=0.0, help="share of the last step kept, in [0, 1)")
     one.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arithmetic")
-    one.add_argument("--seed", type=int, default=0, help="of the first weights and of the batches")
+    one.add_argument(
+        "--seed", type=int, default=0, help="at least 0, of the first weights and of the batches"
+    )
     one.add_argument("--save", type=Path, help="file for the trained vector theta (.npy)")
     one.add_argument("--threads", type=positive, help="ranks within this process, instead of MPI's")
     return top
@@ -89,10 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     if options.save and not options.save.absolute().parent.is_dir():
         parser().error(f"--save: there is no folder {options.save.parent}")
+    if options.save and options.save.is_dir():
+        parser().error(f"--save: {options.save} is a folder")
     if options.threads:
         try:
             run_ranks(options.threads, program, options)
-        except (TypeError, ValueError, OSError) as error:
+        except (TypeError, ValueError, ArithmeticError, OSError) as error:
             parser().error(str(error))
         return 0
     try:

@@ -120,6 +120,8 @@ class LocalCommunicator(_Collectives):
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None:
         self._check_peer("dest", dest)
         with self._world.changed:
+            if self._world.error:
+                raise _Stopped
             self._world.mail[self._rank, dest, tag].append(buf.copy())
             self._world.changed.notify_all()
 
@@ -128,13 +130,15 @@ class LocalCommunicator(_Collectives):
         world, key = self._world, (source, self._rank, tag)
         with world.changed:
             world.waiting[self._rank] = key
-            while not world.mail[key]:
-                if world.error:
-                    raise _Stopped
-                if world.deadlocked():
-                    raise DeadlockError(_who_waits(world.waiting))
-                world.changed.wait()
-            del world.waiting[self._rank]
+            try:
+                while not world.mail[key]:
+                    if world.error:
+                        raise _Stopped
+                    if world.deadlocked():
+                        raise DeadlockError(_who_waits(world.waiting))
+                    world.changed.wait()
+            finally:
+                del world.waiting[self._rank]
             message = world.mail[key].popleft()
         if message.shape != buf.shape or message.dtype != buf.dtype:
             raise ValueError(

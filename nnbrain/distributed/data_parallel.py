@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
-from nnbrain.data import minibatches
 from nnbrain.distributed.collectives import ring_allreduce
 from nnbrain.distributed.comm import Communicator
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer
+from nnbrain.mlp.training import run_epoch
 
 Allreduce = Callable[[Communicator, Floats], None]
 
@@ -56,7 +56,7 @@ def train(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, FloatingPointError
         As `nnbrain.mlp.fit`.
     """
     X, y = mlp.check_data(theta, X, y)
@@ -67,15 +67,17 @@ def train(
 
     workspace = Workspace(mlp, theta.copy(), batch_size)
     state = optimizer.init(workspace.theta)
+
+    def gradient(batch: Ints) -> float:
+        loss = part_of_gradient(comm, workspace, X, y, batch)
+        allreduce(comm, workspace.grad)
+        return loss
+
     losses = []
     for _ in range(epochs):
-        total = np.zeros(1)
-        for batch in minibatches(len(X), batch_size, rng):
-            total += len(batch) * part_of_gradient(comm, workspace, X, y, batch)
-            allreduce(comm, workspace.grad)
-            optimizer.update(workspace.theta, workspace.grad, state)
-        allreduce(comm, total)
-        losses.append(float(total[0]) / len(X))
+        my_part = np.array([run_epoch(gradient, workspace, optimizer, state, len(X), batch_size, rng)])
+        ring_allreduce(comm, my_part)
+        losses.append(float(my_part[0]))
     return workspace.theta, losses
 
 

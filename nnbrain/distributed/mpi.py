@@ -20,12 +20,9 @@ def mpiexec(n: int) -> list[str]:
         If mpi4py or a launcher is missing; the message says what to install.
     """
     checks.integer("n", n)
-    try:
-        from mpi4py import MPI  # noqa: F401
-    except (ImportError, RuntimeError) as error:  # absent; or present, and no MPI library found
-        raise FileNotFoundError(
-            f"MPI cannot be used here ({error}); to install it: pip install 'nnbrain[mpi]'"
-        ) from error
+    probe = [sys.executable, "-c", "import mpi4py.MPI"]  # not here: importing it starts MPI
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        raise FileNotFoundError("mpi4py cannot be loaded; to install it: pip install 'nnbrain[mpi]'")
     here = Path(sys.executable).parent
     launcher = shutil.which("mpiexec", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
     if launcher is None:

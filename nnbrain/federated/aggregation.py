@@ -19,6 +19,8 @@ def weighted_mean(vectors: Sequence[Floats], weights: Sequence[float]) -> Floats
         raise ValueError(
             f"vectors must be one or more, with one weight each, got {len(vectors)} and {len(weights)}"
         )
+    if len({vector.shape for vector in vectors}) > 1:
+        raise ValueError(f"vectors must have one shape, got {sorted({v.shape for v in vectors})}")
     total = float(sum(weights))
     if min(weights) < 0 or not 0 < total < np.inf:
         raise ValueError(f"weights must be at least 0, finite and not all 0, got {list(weights)}")

@@ -9,7 +9,7 @@ makes the first state:
 State is a dictionary of arrays; under "theta" it has the model that all clients start a round from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -26,9 +26,13 @@ from nnbrain.mlp.network import MLP
 State = dict[str, npt.NDArray[Any]]
 
 
-class Update(NamedTuple):
-    """What a client sends back: a vector of θ's shape, how many samples it stands for, its mean loss."""
+Aggregate = Callable[[Sequence[Floats], Sequence[float]], Floats]
 
+
+class Update(NamedTuple):
+    """What a client sends back: who it is, a vector of θ's shape, for how many samples, its mean loss."""
+
+    client: int
     vector: Floats
     n_samples: int
     loss: float
@@ -37,7 +41,9 @@ class Update(NamedTuple):
 class Algorithm(Protocol):
     """Two pure functions over plain state."""
 
-    mlp: MLP
+    @property
+    def mlp(self) -> MLP:
+        """The network whose θ is learnt."""
 
     def init(self, theta: Floats) -> State:
         """Return the server's state before the first round, which starts from `theta`."""
@@ -65,6 +71,8 @@ class FedAvg:
         B, at most what a client has; None is B = ∞: all the client's data in one batch.
     learning_rate : float
         η of the clients' plain SGD.
+    aggregate : callable
+        What the server makes of the moves: ``aggregate(vectors, numbers of samples)``.
 
     Raises
     ------
@@ -80,6 +88,7 @@ class FedAvg:
     epochs: int = 1
     batch_size: int | None = 10
     learning_rate: float = 0.1
+    aggregate: Aggregate = weighted_mean
 
     def __post_init__(self) -> None:
         checks.integer("epochs", self.epochs)
@@ -101,11 +110,11 @@ class FedAvg:
             learning_rate=self.learning_rate,
             rng=rng,
         )
-        return Update(theta_k - theta, client.n_samples, loss)
+        return Update(client.id, theta_k - theta, client.n_samples, loss)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        mean = weighted_mean([u.vector for u in updates], [u.n_samples for u in updates])
-        return {"theta": state["theta"] + mean}
+        move = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
+        return {"theta": state["theta"] + move}
 
 
 @dataclass(frozen=True)
@@ -120,6 +129,8 @@ class FedSGD:
     mlp : MLP
     learning_rate : float
         η of the server's step.
+    aggregate : callable
+        What the server makes of the gradients, as for `FedAvg`.
 
     Raises
     ------
@@ -133,6 +144,7 @@ class FedSGD:
 
     mlp: MLP
     learning_rate: float = 0.1
+    aggregate: Aggregate = weighted_mean
 
     def __post_init__(self) -> None:
         checks.number("learning_rate", self.learning_rate, above=0)
@@ -142,8 +154,8 @@ class FedSGD:
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         gradient, loss = local_gradient(self.mlp, state["theta"], client)
-        return Update(gradient, client.n_samples, loss)
+        return Update(client.id, gradient, client.n_samples, loss)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        gradient = weighted_mean([u.vector for u in updates], [u.n_samples for u in updates])
-        return {"theta": state["theta"] - self.learning_rate * gradient}
+        gradient = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
+        return {"theta": state["theta"] - float(self.learning_rate) * gradient}

@@ -55,6 +55,8 @@ def make_clients(X: npt.ArrayLike, y: npt.ArrayLike, parts: Sequence[Ints]) -> l
     for k, index in enumerate(parts):
         if len(index) == 0:
             raise ValueError(f"parts[{k}] must have at least one sample, got none: leave such a client out")
+        if np.asarray(index).dtype.kind not in "iu":
+            raise TypeError(f"parts[{k}] must hold integer indices, got dtype {np.asarray(index).dtype}")
         if np.min(index) < 0 or np.max(index) >= len(X):
             raise ValueError(
                 f"parts[{k}] must index rows 0..{len(X) - 1}, got {np.min(index)}..{np.max(index)}"

@@ -1,11 +1,11 @@
 """Training on a client: where nearly all the time of a simulation goes."""
 
-import numpy as np
-
-from nnbrain.checks import Floats
-from nnbrain.data import minibatches
+from nnbrain import checks
+from nnbrain.checks import Floats, Ints, Seed
 from nnbrain.federated.clients import Client
 from nnbrain.mlp.network import MLP, Workspace
+from nnbrain.mlp.optimizers import SGD
+from nnbrain.mlp.training import run_epoch
 
 
 def local_sgd(
@@ -16,28 +16,48 @@ def local_sgd(
     epochs: int,
     batch_size: int | None,
     learning_rate: float,
-    rng: np.random.Generator,
+    rng: Seed,
 ) -> tuple[Floats, float]:
-    """Return θ after `epochs` of plain SGD on the client's own data, and the mean loss of the last epoch.
+    """Return θ after plain SGD on the client's own data, and the mean loss of the last epoch.
 
-    `theta` is not changed. `batch_size` None, or more than the client has, means all its data at once.
+    Parameters
+    ----------
+    mlp : MLP
+    theta : array (mlp.size,)
+        Where to start; not changed. The client's data must be in its type, as `simulate` sees to.
+    client : Client
+    epochs : int
+        At least 1.
+    batch_size : int or None
+        None, or more than the client has, means all its data at once.
+    learning_rate : float
+    rng : int or Generator
+        Of the shuffling.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range.
+    FloatingPointError
+        If the loss or θ becomes NaN or infinite.
     """
+    checks.integer("epochs", epochs)
     n = client.n_samples
-    size = n if batch_size is None else min(batch_size, n)
-    workspace = Workspace(mlp, theta.copy(), size)
-    loss = 0.0
-    for _ in range(epochs):
-        loss = 0.0
-        for batch in minibatches(n, size, rng):
-            rows = workspace.rows(client.X, client.y, client.index[batch])
-            loss += len(batch) / n * workspace.loss_and_grad(*rows)
-            workspace.grad *= learning_rate
-            workspace.theta -= workspace.grad
-    return workspace.theta, loss
+    size = n if batch_size is None else min(checks.integer("batch_size", batch_size), n)
+    optimizer = SGD(learning_rate)
+    workspace = Workspace(mlp, checks.theta(theta, mlp.size).copy(), size)
+    state = optimizer.init(workspace.theta)
+    rng = checks.generator("rng", rng)
+
+    def gradient(batch: Ints) -> float:
+        return workspace.loss_and_grad(*workspace.rows(client.X, client.y, client.index[batch]))
+
+    losses = [run_epoch(gradient, workspace, optimizer, state, n, size, rng) for _ in range(epochs)]
+    return workspace.theta, losses[-1]
 
 
 def local_gradient(mlp: MLP, theta: Floats, client: Client) -> tuple[Floats, float]:
     """Return the gradient of the client's mean loss over all its data at `theta`, and that loss."""
-    workspace = Workspace(mlp, theta, client.n_samples)
+    workspace = Workspace(mlp, checks.theta(theta, mlp.size), client.n_samples)
     loss = workspace.loss_and_grad(*workspace.rows(client.X, client.y, client.index))
     return workspace.grad, loss

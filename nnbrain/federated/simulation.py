@@ -90,9 +90,12 @@ def simulate(
     clients = _checked(algorithm, clients, theta)
     n_selected = max(1, round(client_fraction * len(clients)))
     history = []
-    with _updater(algorithm, clients, seed, workers) as update_all:
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        _updater(algorithm, clients, seed, workers) as update_all,
+    ):
         for number in tqdm(range(1, rounds + 1), desc="simulate", unit="round", disable=not progress):
-            draw = np.random.default_rng([seed, number])
+            draw = _generator(seed, SELECTION, number)
             selected = np.sort(draw.choice(len(clients), n_selected, replace=False))
             updates = update_all(state, [clients[k] for k in selected], number)
             state = algorithm.server_update(state, updates)
@@ -101,7 +104,7 @@ def simulate(
                     f"theta is no longer finite in round {number}; try a smaller learning_rate"
                 )
             loss = float(np.average([u.loss for u in updates], weights=[u.n_samples for u in updates]))
-            metrics = {"loss": loss, **(evaluate(state["theta"]) if evaluate else {})}
+            metrics = {"loss": loss, **(evaluate(state["theta"].copy()) if evaluate else {})}
             history.append(Round(number, [clients[k].id for k in selected], metrics))
     return state["theta"], history
 
@@ -113,32 +116,47 @@ def _checked(algorithm: Algorithm, clients: Sequence[Client], theta: Floats) -> 
     if any(client.n_samples == 0 for client in clients):
         empty = [client.id for client in clients if client.n_samples == 0]
         raise ValueError(f"clients must have at least one sample each, got none for clients {empty}")
+    ids = [client.id for client in clients]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"clients must have ids of their own, got {len(ids) - len(set(ids))} repeated")
     checked: dict[tuple[int, int], tuple[Floats, Floats]] = {}
     result = []
     for client in clients:
         key = id(client.X), id(client.y)
         if key not in checked:
             checked[key] = algorithm.mlp.check_data(theta, client.X, client.y)
-        result.append(Client(client.id, *checked[key], client.index))
+        X, y = checked[key]
+        if np.min(client.index) < 0 or np.max(client.index) >= len(X):
+            raise ValueError(
+                f"clients must index rows 0..{len(X) - 1} of X, got others for client {client.id}"
+            )
+        result.append(Client(client.id, X, y, client.index))
     return result
 
 
 def _update(algorithm: Algorithm, state: State, client: Client, seed: int, number: int) -> Update:
-    return algorithm.client_update(state, client, np.random.default_rng([seed, number, client.id]))
+    return algorithm.client_update(state, client, _generator(seed, UPDATE, number, client.id))
+
+
+SELECTION, UPDATE = 0, 1  # each purpose has random numbers of its own
+
+
+def _generator(seed: int, *key: int) -> np.random.Generator:
+    """Return the generator for one purpose, round and client: independent of all others' of the seed."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 @contextmanager
 def _updater(algorithm: Algorithm, clients: Sequence[Client], seed: int, workers: int) -> Iterator[UpdateAll]:
     """Give a function that computes the updates of one round's clients, here or in processes.
 
-    BLAS is held to one thread in either case: its results depend on their number, and processes that
-    share cores are faster so.
+    BLAS has one thread here and there: its results depend on their number, and processes that share cores
+    are faster so.
     """
     if workers == 1:
-        with threadpool_limits(limits=1, user_api="blas"):
-            yield lambda state, selected, number: [
-                _update(algorithm, state, client, seed, number) for client in selected
-            ]
+        yield lambda state, selected, number: [
+            _update(algorithm, state, client, seed, number) for client in selected
+        ]
         return
     by_id = {client.id: client for client in clients}
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (algorithm, by_id, seed))

@@ -3,7 +3,7 @@
 from nnbrain.mlp.gradient_check import check_gradient, numerical_gradient, relative_error
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer
-from nnbrain.mlp.training import History, fit
+from nnbrain.mlp.training import History, fit, run_epoch
 
 __all__ = [
     "MLP",
@@ -15,4 +15,5 @@ __all__ = [
     "fit",
     "numerical_gradient",
     "relative_error",
+    "run_epoch",
 ]

@@ -27,10 +27,14 @@ def numerical_gradient(loss: Callable[[Floats], float], theta: Floats, step: flo
     ------
     TypeError
         If `theta` is not float64: in float32 the differences drown in rounding.
+    ValueError
+        If `theta` is not a vector, or the step not above 0.
     """
     if not isinstance(theta, np.ndarray) or theta.dtype != np.float64:
         given = theta.dtype if isinstance(theta, np.ndarray) else type(theta).__name__
         raise TypeError(f"theta must be an array of float64 for finite differences, got {given}")
+    if theta.ndim != 1:
+        raise ValueError(f"theta must be a vector, got shape {theta.shape}")
     checks.number("step", step, above=0)
     gradient = np.empty_like(theta)
     shifted = theta.copy()

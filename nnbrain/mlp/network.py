@@ -74,8 +74,8 @@ class MLP:
     def init(self, rng: Seed, dtype: npt.DTypeLike = np.float32) -> Floats:
         """Return a random θ: zero biases, weights with the variance that keeps signals their size.
 
-        That variance is 2/fan_in after ReLU (He et al. 2015) and 2/(fan_in + fan_out) after the others
-        (Glorot & Bengio 2010). The output layer is drawn like the hidden ones.
+        That variance is the activation's `initial_variance`: 2/fan_in for ReLU, 2/(fan_in + fan_out) for
+        the others. The output layer is drawn like the hidden ones.
         """
         if np.dtype(dtype) not in (np.float32, np.float64):
             raise TypeError(f"dtype must be float32 or float64, got {np.dtype(dtype)}")
@@ -83,7 +83,7 @@ class MLP:
         theta = np.zeros(self.size, dtype)
         for W, _ in self.layers(theta):
             fan_in, fan_out = W.shape
-            variance = 2 / fan_in if self.activation == "relu" else 2 / (fan_in + fan_out)
+            variance = ACTIVATIONS[self.activation].initial_variance(fan_in, fan_out)
             W[:] = rng.normal(0, np.sqrt(variance), W.shape)
         return theta
 
@@ -162,8 +162,8 @@ class MLP:
 class Workspace:
     """θ, its gradient, and the memory of one batch: everything that a training step touches.
 
-    The fast path behind `MLP`: it is made once, checks nothing and allocates nothing. `theta` is kept,
-    not copied, so an optimiser that moves it in place moves the network.
+    The fast path behind `MLP`: it is made once for many batches and checks nothing. `theta` is kept, not
+    copied, so an optimiser that moves it in place moves the network.
 
     Attributes
     ----------
@@ -176,6 +176,7 @@ class Workspace:
         self._layers, self._grads = mlp.layers(theta), mlp.layers(self.grad)
         self._activation, self._loss = ACTIVATIONS[mlp.activation], LOSSES[mlp.loss]
         self._h = [np.empty((batch_size, n), theta.dtype) for n in mlp.sizes]
+        self._z = [h.copy() for h in self._h] if self._activation.keeps_input else self._h
         self._delta = [np.empty((batch_size, n), theta.dtype) for n in mlp.sizes[:-1]]
         self._ones = np.ones(batch_size, theta.dtype)
 
@@ -188,12 +189,13 @@ class Workspace:
         n, last = len(X), len(self._layers) - 1
         h = X
         for i, (W, b) in enumerate(self._layers):
-            z = np.dot(h, W, out=self._h[i + 1][:n])  # z = h W + b, then h = f(z)
+            z = np.dot(h, W, out=self._z[i + 1][:n])
             z += b
-            if i < last:
-                self._activation.forward(z)
-            h = z
-        return h
+            if i == last:
+                break
+            h = self._h[i + 1][:n]
+            self._activation.forward(z, h)
+        return z
 
     def loss_and_grad(self, X: Floats, y: npt.NDArray[Any]) -> float:
         """Return the mean loss over the rows of X, and leave its gradient in `grad`."""
@@ -206,5 +208,5 @@ class Workspace:
             np.dot(self._ones[:n], delta, out=self._grads[i].b)  # ∂L/∂b = Σ delta, as a product: faster
             if i:
                 delta = np.dot(delta, self._layers[i].W.T, out=self._delta[i][:n])  # ∂L/∂h = delta Wᵀ
-                self._activation.backward(delta, h)
+                self._activation.backward(delta, self._z[i][:n], h)
         return loss

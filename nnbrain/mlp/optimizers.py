@@ -66,6 +66,8 @@ class SGD:
         checks.number("learning_rate", self.learning_rate, above=0)
         checks.number("momentum", self.momentum, minimum=0, below=1)
         checks.number("decay", self.decay, minimum=0)
+        if not isinstance(self.nesterov, bool):
+            raise TypeError(f"nesterov must be True or False, got {self.nesterov!r}")
         if self.nesterov and self.momentum == 0:
             raise ValueError("momentum must be above 0 where nesterov=True, got 0")
 

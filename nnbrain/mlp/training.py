@@ -1,14 +1,14 @@
 """Training: forward, loss, backward, update, again and again."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
 from nnbrain import checks
-from nnbrain.checks import Floats, Seed
+from nnbrain.checks import Floats, Ints, Seed
 from nnbrain.data import minibatches
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer, State
@@ -70,7 +70,7 @@ def fit(
     TypeError, ValueError
         If an argument is out of range or data do not fit the network.
     FloatingPointError
-        If the loss becomes NaN or infinite: the steps were too large.
+        If the loss or θ becomes NaN or infinite: the steps were too large.
     """
     X, y = mlp.check_data(theta, X, y)
     held_out = None if validation is None else mlp.check_data(theta, *validation)
@@ -82,11 +82,12 @@ def fit(
     workspace = Workspace(mlp, theta.copy(), batch_size)
     state = optimizer.init(workspace.theta)
     history = History()
-    for epoch in tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress):
-        loss = run_epoch(workspace, X, y, optimizer, state, batch_size, rng)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} in epoch {epoch}; try a smaller learning_rate")
-        history.loss.append(loss)
+
+    def gradient(batch: Ints) -> float:
+        return workspace.loss_and_grad(*workspace.rows(X, y, batch))
+
+    for _ in tqdm(range(epochs), desc="fit", unit="epoch", disable=not progress):
+        history.loss.append(run_epoch(gradient, workspace, optimizer, state, len(X), batch_size, rng))
         if held_out is not None:
             history.validation_loss.append(mlp.mean_loss(workspace.theta, *held_out))
             if mlp.loss != "mse":
@@ -95,17 +96,40 @@ def fit(
 
 
 def run_epoch(
+    gradient: Callable[[Ints], float],
     workspace: Workspace,
-    X: Floats,
-    y: npt.NDArray[Any],
     optimizer: Optimizer,
     state: State,
+    n_samples: int,
     batch_size: int,
     rng: np.random.Generator,
 ) -> float:
-    """Take one pass through X, y; move `workspace.theta` in place; return the mean loss."""
+    """Take one pass through the samples: for each batch a gradient, then a step. Return the mean loss.
+
+    Serial, data-parallel and federated training are this loop; they differ in where the gradient comes
+    from.
+
+    Parameters
+    ----------
+    gradient : callable
+        Takes the indices of a batch, leaves the gradient in `workspace.grad`, returns the mean loss.
+    workspace : Workspace
+        Its `theta` is moved in place.
+    optimizer, state
+        The rule, and what it remembers; the state is changed in place.
+    n_samples, batch_size : int
+    rng : Generator
+        Of the shuffling.
+
+    Raises
+    ------
+    FloatingPointError
+        If the loss or θ becomes NaN or infinite.
+    """
     total = 0.0
-    for index in minibatches(len(X), batch_size, rng):
-        total += len(index) * workspace.loss_and_grad(*workspace.rows(X, y, index))
+    for batch in minibatches(n_samples, batch_size, rng):
+        total += len(batch) * gradient(batch)
         optimizer.update(workspace.theta, workspace.grad, state)
-    return total / len(X)
+    if not (np.isfinite(total) and np.all(np.isfinite(workspace.theta))):
+        raise FloatingPointError("the loss or theta is no longer finite; try a smaller learning_rate")
+    return total / n_samples

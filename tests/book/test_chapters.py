@@ -190,13 +190,6 @@ def test_another_part_is_mentioned_in_the_margin(path):
     assert "```{margin}" in text(path)
 
 
-@every_chapter
-def test_subject_has_its_module_and_its_test(path):
-    """The three trees have one shape: part for part."""
-    assert list((ROOT / "nnbrain" / path.parent.name).glob("*.py"))
-    assert list((ROOT / "tests" / path.parent.name).glob("test_*.py"))
-
-
 def test_symbols_of_numbered_equations_are_on_the_notation_page():
     """Each Greek letter and each capital that a numbered equation uses stands in a row of a table."""
     notation = (ROOT / "book/appendix/notation.md").read_text(encoding="utf-8")

@@ -33,6 +33,21 @@ def test_a_module_named_in_any_way_counts(dependencies):
     assert dependencies.package_files("import numpy") == set()
 
 
+def test_magics_and_shell_lines_do_not_hide_imports(dependencies, tmp_path):
+    import nbformat
+
+    cells = [
+        "%matplotlib inline\nif True:\n    %time x = 1",
+        "files = !ls\nlen?",
+        "from nnbrain.data import load_digits",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(notebook, tmp_path / "magic.ipynb")
+    assert "nnbrain/data.py" in names(
+        dependencies.package_files(dependencies.code_of(tmp_path / "magic.ipynb"))
+    )
+
+
 def test_an_edit_changes_the_digest_of_dependent_notebooks_only(dependencies, tmp_path, monkeypatch):
     import shutil
 

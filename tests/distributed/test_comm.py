@@ -92,6 +92,49 @@ def test_allreduce_and_barrier_as_mpi4py_spells_them():
         assert list(total) == list(x) == [3.0, 3.0]
 
 
+def test_nobody_passes_a_barrier_before_all_have_come():
+    import threading
+
+    arrived, seen = [], []
+    late = threading.Event()
+
+    def program(comm):
+        if comm.Get_rank() == 2:
+            late.wait(timeout=0.2)
+        arrived.append(comm.Get_rank())
+        comm.Barrier()
+        seen.append(len(arrived))
+
+    run_ranks(3, program)
+    assert seen == [3, 3, 3]
+
+
+def test_a_rank_that_only_sends_is_stopped_too():
+    def program(comm):
+        if comm.Get_rank() == 0:
+            raise KeyError("lost")
+        while True:
+            comm.Send(np.zeros(1), dest=0)
+
+    with pytest.raises(KeyError, match="lost"):
+        run_ranks(2, program)
+
+
+def test_a_rank_that_gave_up_waiting_does_not_count_as_waiting():
+    def program(comm):
+        x = np.zeros(1)
+        if comm.Get_rank() == 0:
+            with pytest.raises(ValueError, match="expected"):
+                comm.Recv(np.zeros(2), source=1)
+            comm.Send(x, dest=1)
+        else:
+            comm.Send(x, dest=0)
+            comm.Recv(x, source=0)
+        return "done"
+
+    assert run_ranks(2, program) == ["done", "done"]
+
+
 def test_the_first_error_stops_all_ranks_and_names_its_own():
     def program(comm):
         if comm.Get_rank() == 2:

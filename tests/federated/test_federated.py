@@ -119,7 +119,8 @@ def test_fedavg_with_one_client_is_local_sgd(digits):
     got, _ = simulate(
         FedAvg(mlp, epochs=3, batch_size=32, learning_rate=0.1), [client], theta, rounds=1, seed=9
     )
-    rng = np.random.default_rng([9, 1, 0])  # the seed, the round, the client
+    sequence = np.random.SeedSequence(9, spawn_key=(1, 1, 0))  # an update, of round 1, by client 0
+    rng = np.random.default_rng(sequence)
     expected, _ = fit(mlp, theta, X, y, optimizer=SGD(0.1), epochs=3, batch_size=32, rng=rng)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
 
@@ -158,28 +159,93 @@ def test_selection_is_uniform():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_failing_client_is_not_lost_and_nothing_hangs(unequal, workers):
-    with (
-        pytest.raises(FloatingPointError, match="round 1; try a smaller learning_rate"),
-        np.errstate(all="ignore"),
-    ):
+def test_a_client_that_fails_is_heard_and_nothing_hangs(unequal, workers):
+    with pytest.raises(FloatingPointError, match="try a smaller learning_rate"), np.errstate(all="ignore"):
         simulate(FedAvg(mlp, learning_rate=1e300), unequal, theta, rounds=2, workers=workers)
 
 
 def test_fedavg_learns_the_digits_iid_and_from_shards(digits):
-    """What the chapter claims: 100 clients, ten a round, 40 rounds, IID at least 93%, shards at least 80%."""
+    """What the chapter claims: ten of 100 clients a round, 25 rounds: IID 94% or more, shards 80% to that."""
     X, y, X_test, y_test = digits
     net = MLP((64, 32, 10))
     accuracy = {}
     for name, parts in (("iid", partition_iid(len(X), 100, 0)), ("shards", partition_shards(y, 100, 0))):
         clients = make_clients(X.astype(np.float32), y, parts)
-        after, _ = simulate(
-            FedAvg(net, epochs=5, batch_size=10), clients, net.init(0), rounds=40, client_fraction=0.1
-        )
+        after, _ = simulate(FedAvg(net, 5, 5, 0.3), clients, net.init(0), rounds=25, client_fraction=0.1)
         accuracy[name] = net.accuracy(after, X_test, y_test)
-    assert accuracy["iid"] >= 0.93
+    assert accuracy["iid"] >= 0.94
     assert accuracy["shards"] >= 0.80
     assert accuracy["iid"] > accuracy["shards"]
+
+
+def test_no_two_clients_and_no_two_rounds_share_random_numbers():
+    """Two clients with the same data, one batch apart in order: their updates differ, and so do rounds."""
+    X, y = np.random.default_rng(0).normal(size=(8, 64)), np.arange(8) % 10
+    data = np.concatenate([X, X, X]), np.concatenate([y, y, y])
+    clients = make_clients(*data, np.split(np.arange(24), 3))
+    moves = []
+
+    class Watched(FedAvg):
+        def server_update(self, state, updates):
+            moves.extend(update.vector.copy() for update in updates)
+            return state
+
+    simulate(Watched(mlp, batch_size=3), clients, theta, rounds=2)
+    assert len({move.tobytes() for move in moves}) == 6
+
+
+def test_the_loss_of_a_round_is_weighted_and_that_of_the_last_epoch(unequal):
+    updates = []
+
+    class Watched(FedAvg):
+        def server_update(self, state, received):
+            updates.extend(received)
+            return super().server_update(state, received)
+
+    _, history = simulate(Watched(mlp, 2, 20, 0.2), unequal, theta, rounds=1)
+    expected = sum(u.loss * u.n_samples for u in updates) / sum(u.n_samples for u in updates)
+    assert history[0].metrics["loss"] == pytest.approx(expected, rel=1e-12)
+    assert [u.client for u in updates] == [0, 1, 2, 3]
+    X, y = unequal[3].X[unequal[3].index], unequal[3].y[unequal[3].index]
+    rng = np.random.default_rng(np.random.SeedSequence(0, spawn_key=(1, 1, 3)))
+    _, serial = fit(mlp, theta, X, y, optimizer=SGD(0.2), epochs=2, batch_size=20, rng=rng)
+    assert updates[3].loss == pytest.approx(serial.loss[-1], rel=1e-10)
+
+
+def test_shards_are_dealt_at_random():
+    y = np.repeat(np.arange(10), 20)
+    dealt = [partition_shards(y, 10, seed) for seed in (0, 1)]
+    assert not all(np.array_equal(a, b) for a, b in zip(*dealt, strict=True))
+    assert not np.array_equal(np.sort(dealt[0][0]), np.arange(20))
+
+
+def test_one_client_takes_part_even_where_the_fraction_rounds_to_none(unequal):
+    _, history = simulate(FedSGD(mlp), unequal, theta, rounds=1, client_fraction=0.01)
+    assert len(history[0].clients) == 1
+
+
+def test_another_aggregate_composes_with_any_algorithm(unequal):
+    """The median of four gradients, in place of their weighted mean."""
+
+    def median(vectors, weights):
+        return np.median(vectors, axis=0)
+
+    got, _ = simulate(FedSGD(mlp, 0.5, aggregate=median), unequal, theta, rounds=1)
+    gradients = [local_gradient(mlp, theta, client)[0] for client in unequal]
+    np.testing.assert_allclose(got, theta - 0.5 * np.median(gradients, axis=0), atol=1e-15)
+
+
+def test_float32_stays_float32_whatever_the_learning_rates_type(unequal):
+    for algorithm in (FedSGD(mlp, np.float64(0.1)), FedAvg(mlp, learning_rate=np.float64(0.1))):
+        assert simulate(algorithm, unequal, mlp.init(0), rounds=2)[0].dtype == np.float32
+
+
+def test_evaluation_cannot_change_the_model(unequal):
+    def vandal(t):
+        t[:] = 0
+        return {}
+
+    assert np.any(simulate(FedSGD(mlp), unequal, theta, rounds=1, evaluate=vandal)[0])
 
 
 def test_algorithms_pickle_as_processes_need():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnbrain.mlp import MLP, Workspace, check_gradient, numerical_gradient, relative_error
+from nnbrain.mlp import MLP, Workspace, activations, check_gradient, numerical_gradient, relative_error
 
 HIDDEN = {0: (), 1: (7,), 2: (7, 5), 3: (7, 5, 4)}
 
@@ -23,12 +23,34 @@ def random_task(sizes, loss, n=6, seed=0):
 
 @pytest.mark.parametrize("depth", HIDDEN)
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy", "cross_entropy"])
-@pytest.mark.parametrize("activation", ["identity", "sigmoid", "tanh", "relu"])
+@pytest.mark.parametrize("activation", activations.ACTIVATIONS)
 def test_gradient_equals_central_differences(activation, loss, depth):
     """eq-delta-output, eq-delta-hidden, eq-gradient-weights, eq-gradient-biases, eq-central-difference."""
     mlp = MLP((4, *HIDDEN[depth], 3), activation, loss)
     theta = np.random.default_rng(depth).normal(0, 0.6, mlp.size)  # biases too are random, not zero
     X, y = random_task(mlp.sizes, loss)
+    assert check_gradient(lambda t: mlp.loss_and_grad(t, X, y), theta) <= 1e-7
+
+
+def test_an_activation_may_need_its_input(monkeypatch):
+    """f(z) = z² has f' = 2z, which its output does not tell: z has to be kept beside h."""
+
+    class Square:
+        keeps_input = True
+
+        def forward(self, z, h):
+            np.multiply(z, z, out=h)
+
+        def backward(self, delta, z, h):
+            delta *= 2 * z
+
+        def initial_variance(self, fan_in, fan_out):
+            return 1 / fan_in
+
+    monkeypatch.setitem(activations.ACTIVATIONS, "square", Square())
+    mlp = MLP((4, 6, 5, 3), "square")
+    theta = mlp.init(1, np.float64)
+    X, y = random_task(mlp.sizes, mlp.loss)
     assert check_gradient(lambda t: mlp.loss_and_grad(t, X, y), theta) <= 1e-7
 
 

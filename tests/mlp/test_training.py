@@ -74,3 +74,6 @@ def test_too_large_steps_are_said_so():
     mlp = MLP((64, 16, 10), loss="mse")
     with pytest.raises(FloatingPointError, match="smaller learning_rate"), np.errstate(all="ignore"):
         fit(mlp, mlp.init(0), X, np.eye(10)[y], optimizer=SGD(1e6))
+    flat = MLP((2, 1), loss="mse")
+    with pytest.raises(FloatingPointError, match="no longer finite"), np.errstate(all="ignore"):
+        fit(flat, flat.init(0), np.ones((4, 2)), np.zeros(4), optimizer=SGD(1e39), epochs=1, batch_size=4)
