@@ -54,8 +54,9 @@ distclean: clean ## Remove the environment too
 # The stamp is written last: an interrupted installation is done again, not taken for a finished one.
 $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is" \
-	    "$$($(PYTHON) --version 2>/dev/null || echo not there). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	  found=$$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || echo "no Python at all"); \
+	  echo "Python 3.11 or newer is needed, and '$(PYTHON)' is $$found." \
+	    "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "Installing into $(VENV) (the first time takes a few minutes)"
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
