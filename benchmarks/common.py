@@ -17,20 +17,25 @@ import sklearn
 RESULTS = Path(__file__).parent / "results"
 
 
-def best_time(function, repeats=5):
-    """Return the shortest of several runs, in seconds: the one that was disturbed least."""
-    times = []
+def best_times(*functions, repeats=7):
+    """Return each function's shortest run, in seconds: the one that was disturbed least.
+
+    The functions take turns, so that a machine that is slower for a while is so for all of them.
+    """
+    best = [float("inf")] * len(functions)
     for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        for i, function in enumerate(functions):
+            start = time.perf_counter()
+            function()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
 
 
 def peak_flops(n=3000):
     """Return the operations a second of a float32 product of two n x n matrices, on one thread."""
     A = np.random.default_rng(0).random((n, n), dtype=np.float32)
-    return 2 * n**3 / best_time(lambda: A @ A, 3)
+    (seconds,) = best_times(lambda: A @ A)
+    return 2 * n**3 / seconds
 
 
 def training_flops(sizes):

@@ -2,7 +2,7 @@
 
 import warnings
 
-from common import best_time, peak_flops, record, training_flops  # first: it pins the BLAS threads
+from common import best_times, peak_flops, record, training_flops  # first: it pins the BLAS threads
 
 import numpy as np
 from sklearn.neural_network import MLPClassifier
@@ -29,12 +29,12 @@ def main():
         X, y = data(sizes[0])
         mlp = MLP(sizes)
         theta = mlp.init(0)
-        ours = best_time(lambda: fit(mlp, theta, X, y, optimizer=SGD(0.01), epochs=epochs, batch_size=batch))
-        theirs = best_time(
+        ours, theirs = best_times(
+            lambda: fit(mlp, theta, X, y, optimizer=SGD(0.01), epochs=epochs, batch_size=batch),
             lambda: MLPClassifier(
                 sizes[1:-1], solver="sgd", alpha=0, momentum=0, nesterovs_momentum=False,
                 batch_size=batch, learning_rate_init=0.01, max_iter=epochs, n_iter_no_change=epochs + 1,
-            ).fit(X, y)
+            ).fit(X, y),
         )  # fmt: skip
         samples = len(X) * epochs
         rows.append(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg.blas import daxpy, saxpy
 
 from nnbrain import checks
 from nnbrain.checks import Floats
@@ -78,11 +79,12 @@ class SGD:
         return state
 
     def update(self, theta: Floats, grad: Floats, state: State) -> None:
-        grad *= self.learning_rate / (1 + self.decay * int(state["step"]))
+        rate = self.learning_rate / (1 + self.decay * int(state["step"]))
         state["step"] += 1
         if not self.momentum:
-            theta -= grad
+            add_multiple(theta, -rate, grad)
             return
+        grad *= rate
         velocity = state["velocity"]
         velocity *= self.momentum
         velocity -= grad
@@ -92,3 +94,9 @@ class SGD:
             theta += grad
         else:
             theta += velocity
+
+
+def add_multiple(y: Floats, a: float, x: Floats) -> None:
+    """Add a x to the vector y, in place: one pass through memory, where ``y += a * x`` takes two."""
+    axpy = saxpy if y.dtype == np.float32 else daxpy
+    axpy(x, y, a=a)
