@@ -35,7 +35,7 @@ check: $(STAMP) ## Check format, lint, types, and that notebooks are stored with
 	@$(BIN)/nbstripout --verify --keep-id $$(find book -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*')
 
 lab: $(STAMP) ## Open the notebooks in JupyterLab, which shows their MyST text as the book does
-	@$(BIN)/jupyter lab book
+	@$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) book
 
 serve: book ## Build, then show the book at http://localhost:8000
 	@$(BIN)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
