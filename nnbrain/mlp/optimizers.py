@@ -98,5 +98,5 @@ class SGD:
 
 def add_multiple(y: Floats, a: float, x: Floats) -> None:
     """Add a x to the vector y, in place: one pass through memory, where ``y += a * x`` takes two."""
-    axpy = saxpy if y.dtype == np.float32 else daxpy
+    axpy: Any = saxpy if y.dtype == np.float32 else daxpy  # stubs of SciPy differ from version to version
     axpy(x, y, a=a)
