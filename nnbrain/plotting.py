@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -65,13 +66,13 @@ def label_line(line: Line2D, text: str, *, at: float = 1.0, dx: float = 5, dy: f
     dx, dy : float
         Distance from that point, in points.
     """
-    x, y = line.get_xdata(), line.get_ydata()
-    i = round(at * (len(x) - 1))  # type: ignore[arg-type]
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    i = round(at * (len(x) - 1))
     axes = line.axes
     assert isinstance(axes, Axes)
     axes.annotate(
         text,
-        (x[i], y[i]),  # type: ignore[index]
+        (x[i], y[i]),
         xytext=(dx, dy),
         textcoords="offset points",
         color=line.get_color(),

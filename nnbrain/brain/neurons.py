@@ -251,7 +251,8 @@ def runge_kutta_4(derivative: Callable[[Floats], Floats], state: Floats, dt: flo
     k2 = derivative(state + dt / 2 * k1)
     k3 = derivative(state + dt / 2 * k2)
     k4 = derivative(state + dt * k3)
-    return state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+    mean_slope: Floats = (k1 + 2 * k2 + 2 * k3 + k4) / 6
+    return np.asarray(state + dt * mean_slope)
 
 
 def _currents(current: npt.ArrayLike, duration: float, dt: float) -> Floats:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from nnbrain.checks import Floats
 from nnbrain.data import load_digits, load_mnist
 from nnbrain.distributed.comm import Communicator, Metered, run_ranks
 from nnbrain.distributed.data_parallel import train
@@ -43,7 +44,7 @@ def program(comm: Communicator, options: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def save(path: Path, theta: np.ndarray) -> None:
+def save(path: Path, theta: Floats) -> None:
     """Write θ as .npy under another name, then rename: the file is whole or not there."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
         try:
