@@ -67,7 +67,11 @@ def digest(notebook):
 
 
 def outdated(app, env, added, changed, removed):
-    """Drop the notebooks whose digest differs from the cache; return them, for Sphinx to read again."""
+    """Drop notebooks whose digest differs from the cache; return those that Sphinx has to read again.
+
+    Two digests are kept of each: "executed", that of what the cache holds or will, and "built", that of
+    the last build that succeeded. After a failed build the cache is good, and the pages are not.
+    """
     record = Path(app.outdir).parent / "dependencies.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -76,19 +80,28 @@ def outdated(app, env, added, changed, removed):
         before = {}
     notebooks = {name: Path(env.doc2path(name)) for name in env.found_docs}
     now = {name: digest(path) for name, path in notebooks.items() if path.suffix == ".ipynb"}
-    stale = {name for name in now if before.get(name) != now[name]}
+    executed, built = before.get("executed", {}), before.get("built", {})
+    stale = {str(notebooks[name].resolve()) for name in now if executed.get(name) != now[name]}
     cache_path = Path(app.outdir).parent / ".jupyter_cache"
     if stale and cache_path.is_dir():
         cache = get_cache(cache_path)
-        paths = {str(notebooks[name].resolve()) for name in stale}
         for entry in cache.list_cache_records():
-            if str(Path(entry.uri).resolve()) in paths:
+            if str(Path(entry.uri).resolve()) in stale:
                 cache.remove_cache(entry.pk)
-    record.write_text(json.dumps(now, indent=1), encoding="utf-8")  # what is not in the cache will execute
-    return stale
+    record.write_text(json.dumps({"executed": now, "built": built}, indent=1), encoding="utf-8")
+    app.nnbrain_dependencies = record, now
+    return {name for name in now if built.get(name) != now[name]}
+
+
+def remember(app, error):
+    """Note that the pages of this build, which succeeded, belong to the present package."""
+    if error is None and hasattr(app, "nnbrain_dependencies"):
+        record, now = app.nnbrain_dependencies
+        record.write_text(json.dumps({"executed": now, "built": now}, indent=1), encoding="utf-8")
 
 
 def setup(app):
     """Register with Sphinx."""
     app.connect("env-get-outdated", outdated)
+    app.connect("build-finished", remember)
     return {"parallel_read_safe": True}
