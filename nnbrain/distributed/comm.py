@@ -7,6 +7,7 @@ A program is a function of a communicator. `run_ranks` runs it on threads, to ex
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -31,7 +32,7 @@ class Communicator(Protocol):
         """Return how many ranks there are."""
 
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None:
-        """Send the array to rank `dest`. MPI may wait for the receiver; never rely on it not to."""
+        """Send the array to rank `dest`. MPI may wait for the receiver, and ranks in one process do."""
 
     def Recv(self, buf: Buffer, source: int, tag: int = 0) -> None:
         """Wait for an array from rank `source` and put it into `buf`."""
@@ -58,11 +59,27 @@ class Communicator(Protocol):
 
 
 class DeadlockError(RuntimeError):
-    """Every rank that still runs waits for a message that nobody will send."""
+    """Every rank that still runs waits for one that will neither send nor receive."""
 
 
 class _Stopped(BaseException):
     """Raised in a waiting rank when another has failed; `run_ranks` raises that other's error."""
+
+
+@dataclass
+class _Message:
+    """An array that is still the sender's: who receives it copies it, and then the sender may go on."""
+
+    array: Buffer
+    taken: bool = False
+
+
+@dataclass(frozen=True)
+class _Wait:
+    """What a rank waits for, in words, and whether it has come."""
+
+    what: str
+    ready: Callable[[], bool]
 
 
 class _World:
@@ -71,8 +88,8 @@ class _World:
     def __init__(self, size: int) -> None:
         self.size = size
         self.changed = threading.Condition()
-        self.mail: dict[Key, deque[Buffer]] = defaultdict(deque)
-        self.waiting: dict[int, Key] = {}
+        self.mail: dict[Key, deque[_Message]] = defaultdict(deque)
+        self.waiting: dict[int, _Wait] = {}
         self.running = size
         self.error: tuple[int, BaseException] | None = None
 
@@ -86,8 +103,19 @@ class _World:
             self.running -= 1
             self.changed.notify_all()  # who waits for this rank now waits for ever: let it find out
 
-    def deadlocked(self) -> bool:
-        return len(self.waiting) == self.running and not any(self.mail[key] for key in self.waiting.values())
+    def wait(self, rank: int, what: str, ready: Callable[[], bool]) -> None:
+        """Let `rank` wait, `changed` being held, until `ready`, unless all wait and so none ever will be."""
+        self.waiting[rank] = _Wait(what, ready)
+        try:
+            while not ready():
+                if self.error:
+                    raise _Stopped
+                if len(self.waiting) == self.running and not any(w.ready() for w in self.waiting.values()):
+                    every = (f"rank {rank} waits for {w.what}" for rank, w in sorted(self.waiting.items()))
+                    raise DeadlockError("deadlock: " + ", ".join(every))
+                self.changed.wait()
+        finally:
+            del self.waiting[rank]
 
 
 class _Collectives:
@@ -118,34 +146,27 @@ class LocalCommunicator(_Collectives):
         return self._world.size
 
     def Send(self, buf: Buffer, dest: int, tag: int = 0) -> None:
-        self._check_peer("dest", dest)
-        with self._world.changed:
-            if self._world.error:
-                raise _Stopped
-            self._world.mail[self._rank, dest, tag].append(buf.copy())
-            self._world.changed.notify_all()
+        self._until_taken(self._post(buf, dest, tag), dest, tag)
 
     def Recv(self, buf: Buffer, source: int, tag: int = 0) -> None:
         self._check_peer("source", source)
-        world, key = self._world, (source, self._rank, tag)
+        world = self._world
         with world.changed:
-            world.waiting[self._rank] = key
-            try:
-                while not world.mail[key]:
-                    if world.error:
-                        raise _Stopped
-                    if world.deadlocked():
-                        raise DeadlockError(_who_waits(world.waiting))
-                    world.changed.wait()
-            finally:
-                del world.waiting[self._rank]
-            message = world.mail[key].popleft()
-        if message.shape != buf.shape or message.dtype != buf.dtype:
+            mail = world.mail[source, self._rank, tag]
+            world.wait(self._rank, f"rank {source} to send (tag {tag})", lambda: bool(mail))
+            message = mail.popleft()
+        array = message.array
+        fits = array.shape == buf.shape and array.dtype == buf.dtype
+        if fits:
+            buf[...] = array
+        with world.changed:
+            message.taken = True
+            world.changed.notify_all()
+        if not fits:
             raise ValueError(
                 f"rank {self._rank} expected {buf.dtype}{list(buf.shape)} from rank {source}, "
-                f"got {message.dtype}{list(message.shape)}"
+                f"got {array.dtype}{list(array.shape)}"
             )
-        buf[...] = message
 
     def Sendrecv(
         self,
@@ -158,8 +179,24 @@ class LocalCommunicator(_Collectives):
     ) -> None:
         if recvbuf is None:
             raise TypeError("recvbuf must be an array, got None")
-        self.Send(sendbuf, dest, sendtag)
+        message = self._post(sendbuf, dest, sendtag)
         self.Recv(recvbuf, source, recvtag)
+        self._until_taken(message, dest, sendtag)
+
+    def _post(self, buf: Buffer, dest: int, tag: int) -> _Message:
+        self._check_peer("dest", dest)
+        message = _Message(buf)
+        with self._world.changed:
+            if self._world.error:
+                raise _Stopped
+            self._world.mail[self._rank, dest, tag].append(message)
+            self._world.changed.notify_all()
+        return message
+
+    def _until_taken(self, message: _Message, dest: int, tag: int) -> None:
+        world = self._world
+        with world.changed:
+            world.wait(self._rank, f"rank {dest} to receive (tag {tag})", lambda: message.taken)
 
     def _check_peer(self, name: str, rank: int) -> None:
         if not 0 <= rank < self._world.size:
@@ -253,11 +290,3 @@ def run_ranks(n: int, program: Callable[..., T], /, *args: Any, **options: Any) 
         first.add_note(f"raised on rank {rank} of {n}")
         raise first
     return results  # type: ignore[return-value]  # every rank has returned
-
-
-def _who_waits(waiting: dict[int, Key]) -> str:
-    parts = [
-        f"rank {rank} waits for rank {source} (tag {tag})"
-        for rank, (source, _, tag) in sorted(waiting.items())
-    ]
-    return "deadlock: " + ", ".join(parts)

@@ -1,18 +1,20 @@
 """Data-parallel training: every rank has the whole θ and takes its part of each batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnbrain import checks
+from nnbrain.checkpoint import digest, generator_state
 from nnbrain.checks import Floats, Ints, Seed
 from nnbrain.distributed.collectives import ring_allreduce
 from nnbrain.distributed.comm import Communicator
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer
-from nnbrain.mlp.training import run_epoch
+from nnbrain.mlp.training import TrainingState, run_epoch, settings_of
 
 Allreduce = Callable[[Communicator, Floats], None]
 
@@ -29,6 +31,8 @@ def train(
     batch_size: int = 32,
     rng: Seed = 0,
     allreduce: Allreduce = ring_allreduce,
+    checkpoint: str | Path | None = None,
+    after_epoch: Callable[[int, float], None] | None = None,
 ) -> tuple[Floats, list[float]]:
     """Return θ after training on X, y by all ranks of `comm` together, and the loss of each epoch.
 
@@ -38,14 +42,22 @@ def train(
     Parameters
     ----------
     comm : Communicator
-        All ranks call this together, with the same arguments. A rank reads only its parts of X and y.
+        All ranks call this together, with the same arguments (`check_agreement` makes sure, where they
+        come from several processes). A rank reads only its parts of X and y.
     mlp, theta, X, y, optimizer, epochs, batch_size
         As for `nnbrain.mlp.fit`; `batch_size` is of the whole batch, shared by all ranks. It need not
         be a multiple of their number, and may be smaller.
     rng : int or Generator
         In the same state on every rank: it is what keeps the ranks' batches the same.
     allreduce : callable
-        Sums the gradient over the ranks, in place: ``allreduce(comm, vector)``.
+        Sums the gradient over the ranks, in place: ``allreduce(comm, vector)``. What it may remember
+        from call to call is a rank's own and in no checkpoint.
+    checkpoint : path, optional
+        A ``.npz`` file that all ranks can read; rank 0 writes it after each epoch. If it is there already,
+        training goes on from it: with as many ranks as before it ends with the very bits that it would
+        have ended with, with another number to rounding.
+    after_epoch : callable, optional
+        Called on every rank with the epoch, from 0, and its loss, once the checkpoint is written.
 
     Returns
     -------
@@ -66,18 +78,33 @@ def train(
     optimizer = SGD(0.1) if optimizer is None else optimizer
 
     workspace = Workspace(mlp, theta.copy(), batch_size)
-    state = optimizer.init(workspace.theta)
+    training = TrainingState(workspace.theta, optimizer.init(workspace.theta), rng)
+    losses = training.history.loss
+    if checkpoint is not None:
+        run = {
+            "mlp": str(mlp),
+            "theta": digest(theta),
+            "data": digest(X, y),
+            "optimizer": settings_of(optimizer),
+            "rng": digest(generator_state(rng)),
+            "batch_size": batch_size,
+        }
+        training.resume(Path(checkpoint), run, epochs)
 
     def gradient(batch: Ints) -> float:
         loss = part_of_gradient(comm, workspace, X, y, batch)
         allreduce(comm, workspace.grad)
         return loss
 
-    losses = []
-    for _ in range(epochs):
-        my_part = np.array([run_epoch(gradient, workspace, optimizer, state, len(X), batch_size, rng)])
-        ring_allreduce(comm, my_part)
-        losses.append(float(my_part[0]))
+    while len(losses) < epochs:
+        part = run_epoch(gradient, workspace, optimizer, training.state, len(X), batch_size, rng)
+        loss = np.array([part])
+        ring_allreduce(comm, loss)
+        losses.append(float(loss[0]))
+        if checkpoint is not None and comm.Get_rank() == 0:
+            training.save(Path(checkpoint), run)
+        if after_epoch is not None:
+            after_epoch(len(losses) - 1, losses[-1])
     return workspace.theta, losses
 
 
@@ -97,3 +124,28 @@ def part_of_gradient(
     loss = workspace.loss_and_grad(*workspace.rows(X, y, mine))
     workspace.grad *= share
     return share * loss
+
+
+def check_agreement(comm: Communicator, given: Mapping[str, object]) -> None:
+    """Raise on every rank if one of them was `given` something else than rank 0 was.
+
+    MPI would not notice: a message too short for its buffer leaves the rest of the buffer as it was.
+
+    Raises
+    ------
+    ValueError
+        That names the arguments and the ranks which differ.
+    """
+    texts = (np.frombuffer(str(value).encode(), np.uint8) for value in given.values())
+    ours = np.array([int(digest(text), 16) for text in texts], np.uint64)
+    first = ours.copy()
+    comm.Bcast(first)
+    differs = np.zeros((comm.Get_size(), len(ours)))
+    differs[comm.Get_rank()] = ours != first
+    comm.Allreduce(None, differs.ravel())
+    if differs.any():
+        names = [name for name, column in zip(given, differs.T, strict=True) if column.any()]
+        ranks = np.flatnonzero(differs.any(axis=1)).tolist()
+        raise ValueError(
+            f"{', '.join(names)} must be the same on all ranks, got other than rank 0's on {ranks}"
+        )

@@ -145,7 +145,7 @@ def fit(
 
     workspace = Workspace(mlp, theta.copy(), batch_size, dropout, rng)
     layers, grads = mlp.layers(workspace.theta), mlp.layers(workspace.grad)
-    training = _Training(workspace.theta, optimizer.init(workspace.theta), rng)
+    training = TrainingState(workspace.theta, optimizer.init(workspace.theta), rng)
     history = training.history
 
     def gradient(batch: Ints) -> float:
@@ -161,7 +161,7 @@ def fit(
             "mlp": str(mlp),
             "start": digest(theta),
             "data": digest(X, y, share, *(held_out or ())),
-            "optimizer": re.sub(r" at 0x\w+", "", str(optimizer)),  # where a function lies is no setting
+            "optimizer": settings_of(optimizer),
             "generator": digest(generator_state(rng)),
             "batch_size": batch_size,
             "l1": l1,
@@ -227,8 +227,13 @@ def run_epoch(
     return total / n_samples
 
 
+def settings_of(optimizer: Optimizer) -> str:
+    """Return the rule's settings as text; where in memory a function lies is no setting."""
+    return re.sub(r" at 0x\w+", "", str(optimizer))
+
+
 @dataclass
-class _Training:
+class TrainingState:
     """All that training remembers from one epoch to the next, and so all that a checkpoint holds."""
 
     theta: Floats
@@ -241,6 +246,7 @@ class _Training:
         self.best = self.theta.copy()
 
     def save(self, path: Path, run: Mapping[str, Any]) -> None:
+        """Write all of it to `path`, as of this `run`."""
         arrays = {
             "theta": self.theta,
             "best": self.best,

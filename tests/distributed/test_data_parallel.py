@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from nnbrain.data import load_digits
-from nnbrain.distributed import Metered, mpiexec, part_of_gradient, ring_allreduce, run_ranks, train
-from nnbrain.mlp import MLP, SGD, TimeDecay, Workspace, fit
+from nnbrain.distributed import (
+    Metered,
+    check_agreement,
+    mpiexec,
+    part_of_gradient,
+    ring_allreduce,
+    run_ranks,
+    train,
+)
+from nnbrain.mlp import MLP, SGD, Adam, TimeDecay, Workspace, fit
 
 BATCH, EPOCHS = 10, 7  # 144 samples: 14 batches of 10 and one of 4, seven times: 105 steps
 
@@ -86,6 +94,54 @@ def test_the_network_s_own_allreduce_does_as_well():
         3, lambda c: train(c, mlp, theta, X, y, allreduce=lambda c, g: c.Allreduce(None, g), **options)
     )
     np.testing.assert_allclose(got[2][0], expected, rtol=0, atol=1e-13)
+
+
+def test_a_run_that_stops_between_epochs_goes_on_with_the_same_bits(tmp_path):
+    mlp, theta, X, y = task()
+    options = {"batch_size": BATCH, "optimizer": Adam(1e-3), "rng": 5}
+    path = tmp_path / "run.npz"
+
+    def program(comm, epochs, checkpoint=None):
+        epochs_seen = []
+        result = train(
+            comm,
+            mlp,
+            theta,
+            X,
+            y,
+            epochs=epochs,
+            checkpoint=checkpoint,
+            after_epoch=lambda epoch, loss: epochs_seen.append((epoch, loss)),
+            **options,
+        )
+        return *result, epochs_seen
+
+    undisturbed = run_ranks(3, program, 4)
+    run_ranks(3, program, 2, path)
+    resumed = run_ranks(3, program, 4, path)
+    for (theta_a, losses_a, _), (theta_b, losses_b, seen) in zip(undisturbed, resumed, strict=True):
+        np.testing.assert_array_equal(theta_a, theta_b)
+        assert losses_a == losses_b
+        assert seen == [(2, losses_a[2]), (3, losses_a[3])]
+    other, *_ = run_ranks(2, program, 4, path)  # done already: nothing is computed
+    np.testing.assert_array_equal(other[0], undisturbed[0][0])
+    options["batch_size"] = 11
+    with pytest.raises(ValueError, match="its batch_size is 10, this run's 11"):
+        run_ranks(3, program, 4, path)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_ranks_that_were_given_different_settings_all_hear_of_it():
+    def program(comm):
+        given = {"epochs": 3, "learning_rate": 0.1, "rng": 0}
+        check_agreement(comm, given)
+        if comm.Get_rank() in (1, 3):
+            given["learning_rate"] = 0.2
+        with pytest.raises(ValueError, match=r"learning_rate must be the same .* rank 0's on \[1, 3\]"):
+            check_agreement(comm, given)
+        return True
+
+    assert run_ranks(4, program) == [True] * 4
 
 
 # ---- the same program on real processes ----
