@@ -6,10 +6,11 @@ makes the first state:
 - ``client_update(state, client, rng)`` runs where the data are and returns an `Update`;
 - ``server_update(state, updates)`` returns the next state and never sees data.
 
-State is a dictionary of arrays; under "theta" it has the model that all clients start a round from.
+State is a dictionary of arrays; under "theta" it has the model that all clients start a round from. What a
+client keeps for its next round is in its update's `memory`, and comes back to it as `client.memory`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -29,13 +30,39 @@ State = dict[str, npt.NDArray[Any]]
 Aggregate = Callable[[Sequence[Floats], Sequence[float]], Floats]
 
 
+NOTHING: Mapping[str, npt.NDArray[Any]] = {}
+
+
 class Update(NamedTuple):
-    """What a client sends back: who it is, a vector of θ's shape, for how many samples, its mean loss."""
+    """What comes of a client's work.
+
+    Attributes
+    ----------
+    client : int
+        Who it is.
+    vector : array
+        What it sends: of θ's shape.
+    n_samples : int
+        For how many samples it speaks.
+    loss : float
+        Its mean loss.
+    more : mapping of str to array
+        What else it sends.
+    memory : mapping of str to array
+        What it keeps for its next round; it does not reach the server.
+    """
 
     client: int
     vector: Floats
     n_samples: int
     loss: float
+    more: Mapping[str, npt.NDArray[Any]] = NOTHING
+    memory: Mapping[str, npt.NDArray[Any]] = NOTHING
+
+    @property
+    def bytes_sent(self) -> int:
+        """What the client sends, in bytes, without who it is, its number of samples and its loss."""
+        return self.vector.nbytes + sum(array.nbytes for array in self.more.values())
 
 
 class Algorithm(Protocol):
@@ -159,3 +186,38 @@ class FedSGD:
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
         gradient = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
         return {"theta": state["theta"] - float(self.learning_rate) * gradient}
+
+
+Alter = Callable[[Update, State, Client, np.random.Generator], Update]
+
+
+@dataclass(frozen=True)
+class Altered:
+    """An algorithm whose clients' updates are altered before they are sent.
+
+    Compressing, clipping, adding noise and lying are all this; it composes with any algorithm.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    alter : callable
+        Takes the update that the algorithm made, the state, the client and its random generator, and
+        returns what is sent instead. With several workers it must pickle: a function of a module, or a
+        dataclass with ``__call__``.
+    """
+
+    algorithm: Algorithm
+    alter: Alter
+
+    @property
+    def mlp(self) -> MLP:
+        return self.algorithm.mlp
+
+    def init(self, theta: Floats) -> State:
+        return self.algorithm.init(theta)
+
+    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
+        return self.alter(self.algorithm.client_update(state, client, rng), state, client, rng)
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        return self.algorithm.server_update(state, updates)

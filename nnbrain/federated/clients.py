@@ -1,7 +1,7 @@
 """Clients, who own data, and the ways in which a data set can be dealt out to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
+
+Memory = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,25 @@ class Client:
         more memory than one.
     index : array of int
         Which rows are this client's.
+    memory : dict of arrays
+        What it kept from the last round it took part in, by name; empty before its first. The server
+        never sees it.
     """
 
     id: int
     X: Floats
     y: npt.NDArray[Any]
     index: Ints
+    memory: Memory = field(default_factory=dict)
 
     @property
     def n_samples(self) -> int:
         """How many samples the client has: n_k."""
         return len(self.index)
+
+    def with_memory(self, memory: Memory) -> "Client":
+        """Return the same client with this memory."""
+        return replace(self, memory=memory)
 
 
 def make_clients(X: npt.ArrayLike, y: npt.ArrayLike, parts: Sequence[Ints]) -> list[Client]:

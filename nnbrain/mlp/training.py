@@ -227,9 +227,9 @@ def run_epoch(
     return total / n_samples
 
 
-def settings_of(optimizer: Optimizer) -> str:
-    """Return the rule's settings as text; where in memory a function lies is no setting."""
-    return re.sub(r" at 0x\w+", "", str(optimizer))
+def settings_of(rule: object) -> str:
+    """Return a rule's settings as text; where in memory a function lies is no setting."""
+    return re.sub(r" at 0x\w+", "", str(rule))
 
 
 @dataclass
