@@ -61,8 +61,10 @@ $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))
 	  echo "Python cannot make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --progress-bar on $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) -e ".[dev]" || { \
 	  echo "Installing failed: see the lines above. Is the network, or your package index, within reach?" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[mpi]" \
-	  || echo "MPI has no package for this machine: the cells and tests that start real processes will say so." >&2
+	@for extra in mpi flower privacy; do \
+	  $(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) -e ".[$$extra]" \
+	    || echo "The extra '$$extra' has no package for this machine: the cells and tests that need it will say so." >&2; \
+	done
 	@mkdir -p $(VENV)/etc/ipython && echo 'c.IPKernelApp.log_level = 40  # kernels here talk on loopback only' \
 	  > $(VENV)/etc/ipython/ipython_kernel_config.py
 	@rm -f $(VENV)/.installed-* && touch $@
