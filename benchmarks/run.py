@@ -1,6 +1,6 @@
 """Run all benchmarks, or those named, each in an environment that is made first if need be.
 
-python benchmarks/run.py [mlp] [federated] [equality] [three_networks] [brain]
+python benchmarks/run.py [mlp] [federated] [distributed] [equality] [three_networks] [brain]
 """
 
 import os
@@ -16,6 +16,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 BENCHMARKS = {
     "mlp": "requirements.txt",
     "federated": "requirements.txt",
+    "distributed": "requirements.txt",
     "equality": "requirements.txt",
     "three_networks": "requirements.txt",
     "brain": "requirements-brain.txt",

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnbrain.checks import Stored
+
 Arrays = dict[str, npt.NDArray[Any]]
 FORMAT = "nnbrain checkpoint 1"
 
@@ -104,10 +106,14 @@ def restore_generator(rng: np.random.Generator, state: npt.NDArray[np.uint8]) ->
     rng.bit_generator.state = json.loads(state.tobytes())
 
 
-def digest(*arrays: npt.ArrayLike | None) -> str:
+def digest(*arrays: npt.ArrayLike | Stored | None) -> str:
     """Return a short fingerprint of arrays: their shapes, types and every byte."""
     total = blake2b(digest_size=8)
-    for array in map(np.asarray, arrays):
+    for given in arrays:
+        if isinstance(given, Stored):
+            total.update(given.digest.encode())
+            continue
+        array = np.asarray(given)
         total.update(f"{array.shape}{array.dtype}".encode())
         total.update(np.ascontiguousarray(array).data if array.dtype != object else b"")
     return total.hexdigest()

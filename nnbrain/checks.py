@@ -14,6 +14,14 @@ Ints = npt.NDArray[np.integer[Any]]
 Seed = int | np.random.Generator
 
 
+class Stored:
+    """Base of rows that lie on disk, found finite when written: training reads them by `take` alone."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    digest: str  # stands for all rows in a fingerprint
+
+
 def integer(name: str, value: object, minimum: int = 1) -> int:
     """Return `value` as an int that is at least `minimum`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -104,12 +112,21 @@ def theta(values: object, size: int) -> Floats:
 
 def features(X: npt.ArrayLike, n_features: int, dtype: npt.DTypeLike) -> Floats:
     """Return `X` as a finite, contiguous array of shape (n >= 1, n_features) and type `dtype`."""
-    array = np.ascontiguousarray(floats("X", X, dtype))
-    if array.ndim != 2 or array.shape[1] != n_features:
-        raise ValueError(f"X must have shape (n, {n_features}), got {array.shape}")
+    array: Floats = _of_width(np.ascontiguousarray(floats("X", X, dtype)), n_features)
     if len(array) == 0:
         raise ValueError("X must have at least one row, got none")
     return array
+
+
+def rows(X: npt.ArrayLike | Stored, n_features: int, dtype: npt.DTypeLike) -> Floats:
+    """Return `X` as `features` does, or, if it is `Stored`, as it is: to look at all of it would read it."""
+    return _of_width(X, n_features) if isinstance(X, Stored) else features(X, n_features, dtype)
+
+
+def _of_width(X: Any, n_features: int) -> Any:
+    if len(X.shape) != 2 or X.shape[1] != n_features:
+        raise ValueError(f"X must have shape (n, {n_features}), got {X.shape}")
+    return X
 
 
 def labels(name: str, y: npt.ArrayLike, n: int, n_classes: int | None = None) -> Ints:

@@ -1,58 +1,109 @@
-"""Data-parallel training from the command line: ``mpiexec -n 4 python -m nnbrain.distributed train``."""
+"""The command line: ``mpiexec -n 4 python -m nnbrain.distributed train``, and ``predict`` and ``bench``."""
 
 import argparse
-import hashlib
+import contextlib
+import io
 import os
+import signal
 import sys
-import tempfile
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nnbrain.checks import Floats
-from nnbrain.data import load_digits, load_mnist
-from nnbrain.distributed.comm import Communicator, Metered, run_ranks
-from nnbrain.distributed.data_parallel import train
-from nnbrain.mlp import MLP, SGD
+from nnbrain.distributed.comm import Communicator, run_ranks
+from nnbrain.distributed.commands import bench_command, predict_command, say, train_command
+from nnbrain.distributed.storage import MANIFEST
+
+Program = Callable[[Communicator, argparse.Namespace], None]
+COMMANDS: dict[str, Program] = {
+    "train": train_command,
+    "predict": predict_command,
+    "bench": bench_command,
+}
+# What bad input raises: the message says enough. Anything else is a fault, and shown with its traceback.
+EXPECTED = (TypeError, ValueError, ArithmeticError, OSError, MemoryError)
+USAGE, INTERRUPTED = 2, 130
+RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")  # of launchers, before MPI is started
+
+EXAMPLES = """\
+Without mpiexec there is one rank. With --threads N there are N, within one process, and MPI is not needed.
+
+examples:
+  mpiexec -n 4 python -m nnbrain.distributed train --checkpoint run.npz --save theta.npy
+      trains on the digits; started again after whatever stopped it, goes on from run.npz
+  mpiexec -n 8 --hostfile hosts python -m nnbrain.distributed train --data shards/
+      on the machines that the file hosts names, from data that nnbrain.distributed.write_shards wrote
+  mpiexec -n 4 python -m nnbrain.distributed predict --theta theta.npy --out labels.npy
+      labels the test digits, a part of them on each rank
+  mpiexec -n 4 python -m nnbrain.distributed bench --json bench.json
+      measures messages, all-reduces and steps of training on these ranks
+
+exit codes: 0 done; 2 a wrong argument or unusable input, said on standard error; 1 a fault, with its
+traceback and its rank; 130 interrupted (where mpiexec is interrupted, its own code)."""
 
 
-def program(comm: Communicator, options: argparse.Namespace) -> None:
-    """Train on every rank; then each says what it holds, and rank 0 saves."""
-    X, y, X_test, y_test = load_mnist() if options.data == "mnist" else load_digits()
-    mlp = MLP((X.shape[1], *options.hidden, 10))
-    metered = Metered(comm)
-    theta, losses = train(
-        metered,
-        mlp,
-        mlp.init(options.seed, options.dtype),
-        X,
-        y,
-        optimizer=SGD(options.learning_rate, momentum=options.momentum),
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        rng=options.seed,
+class Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Says the defaults of options that have one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return super()._get_help_string(action) if action.default else action.help
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="python -m nnbrain.distributed",
+        description="Train one network, or use it, on several processes that work together.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    rank = comm.Get_rank()
-    digest = hashlib.sha256(theta.tobytes()).hexdigest()[:12]
-    line = f"rank {rank} of {comm.Get_size()}: sent {metered.bytes_sent} bytes, theta {digest}"
-    if rank == 0:
-        line += f", loss {losses[-1]:.4f}, test accuracy {mlp.accuracy(theta, X_test, y_test):.4f}"
-        if options.save:
-            save(options.save, theta)
-    sys.stdout.write(line + "\n")  # one write a rank, so that lines of several ranks do not mix
-    sys.stdout.flush()
+    commands = top.add_subparsers(dest="command", required=True, metavar="{train,predict,bench}")
 
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text, formatter_class=Formatter)
+        hidden = [256] if name == "bench" else [64]
+        one.add_argument(
+            "--hidden", type=positive, nargs="*", default=hidden, help="units of each hidden layer"
+        )
+        one.add_argument("--threads", type=positive, help="ranks within this process, instead of MPI's")
+        one.add_argument(
+            "--progress",
+            action=argparse.BooleanOptionalAction,
+            help="a progress bar on rank 0; by default if standard error is a terminal",
+        )
+        return one
 
-def save(path: Path, theta: Floats) -> None:
-    """Write θ as .npy under another name, then rename: the file is whole or not there."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            np.save(file, theta)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+    def data(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--data", type=known, default="digits", help="digits, mnist, or a folder of shards")
+        one.add_argument("--in-memory", action="store_true", help="read a folder of shards at once")
+
+    one = command("train", "Train on all ranks together; each takes its part of every batch.")
+    data(one)
+    one.add_argument("--epochs", type=positive, default=10, help="passes through the data")
+    one.add_argument("--batch-size", type=positive, default=64, help="samples a step, of all ranks together")
+    one.add_argument("--learning-rate", type=float, default=0.1, help="step size")
+    one.add_argument("--momentum", type=float, default=0.0, help="share of the last step kept, in [0, 1)")
+    one.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arithmetic")
+    one.add_argument("--seed", type=int, default=0, help="at least 0, of first weights and of batches")
+    one.add_argument("--save", type=new_file, help="file for the trained vector theta (.npy)")
+    one.add_argument(
+        "--checkpoint",
+        type=new_file,
+        help="file (.npz) that is written after each epoch; if it is there, training goes on from it",
+    )
+
+    one = command("predict", "Label rows on all ranks together; each takes its part of the rows.")
+    data(one)
+    one.add_argument("--theta", type=Path, required=True, help="file of train --save, or a checkpoint")
+    one.add_argument("--block", type=positive, default=1024, help="rows that a rank labels at once")
+    one.add_argument("--out", type=new_file, help="file for the labels (.npy)")
+
+    one = command("bench", "Measure messages, all-reduces and steps of training on these ranks.")
+    one.add_argument("--batch-size", type=positive, default=256, help="samples a step, of all ranks together")
+    one.add_argument("--json", type=new_file, help="file for what was measured, in seconds")
+    return top
 
 
 def positive(text: str) -> int:
@@ -62,59 +113,86 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line's parser."""
-    top = argparse.ArgumentParser(
-        prog="python -m nnbrain.distributed",
-        description="Train one network on several processes that share each batch.",
-        epilog="On 4 processes: mpiexec -n 4 python -m nnbrain.distributed train. "
-        "On 4 threads of one process, without MPI: python -m nnbrain.distributed train --threads 4.",
-    )
-    commands = top.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("train", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    one.add_argument("--data", choices=["digits", "mnist"], default="digits", help="what to learn")
-    one.add_argument("--hidden", type=positive, nargs="*", default=[64], help="units of each hidden layer")
-    one.add_argument("--epochs", type=positive, default=10, help="passes through the data")
-    one.add_argument("--batch-size", type=positive, default=64, help="samples a step, of all ranks together")
-    one.add_argument("--learning-rate", type=float, default=0.1, help="step size")
-    one.add_argument("--momentum", type=float, default=0.0, help="share of the last step kept, in [0, 1)")
-    one.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arithmetic")
-    one.add_argument(
-        "--seed", type=int, default=0, help="at least 0, of the first weights and of the batches"
-    )
-    one.add_argument("--save", type=Path, help="file for the trained vector theta (.npy)")
-    one.add_argument("--threads", type=positive, help="ranks within this process, instead of MPI's")
-    return top
+def known(text: str) -> str:
+    """Return the text as the name of a data set, or of a folder with one."""
+    if text not in ("digits", "mnist") and not (Path(text) / MANIFEST).is_file():
+        raise argparse.ArgumentTypeError(f"must be digits, mnist or a folder of shards, got {text!r}")
+    return text
+
+
+def new_file(text: str) -> Path:
+    """Return the text as the path of a file that can be written."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder")
+    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = parser().parse_args(arguments)
-    if options.save and not options.save.absolute().parent.is_dir():
-        parser().error(f"--save: there is no folder {options.save.parent}")
-    if options.save and options.save.is_dir():
-        parser().error(f"--save: {options.save} is a folder")
+    elsewhere = any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES)
+    with contextlib.redirect_stderr(io.StringIO()) if elsewhere else contextlib.nullcontext():
+        options = parser().parse_args(arguments)  # what is wrong with them is said once, by rank 0
+    program = COMMANDS[options.command]
     if options.threads:
-        try:
-            run_ranks(options.threads, program, options)
-        except (TypeError, ValueError, ArithmeticError, OSError) as error:
-            parser().error(str(error))
-        return 0
+        return run_on_threads(program, options)
+    return run_on_mpi(program, options)
+
+
+def run_on_threads(program: Program, options: argparse.Namespace) -> int:
+    """Run on ranks within this process."""
+    try:
+        run_ranks(options.threads, program, options)
+    except EXPECTED as error:
+        parser().error(" ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", []))]))
+    except KeyboardInterrupt:
+        return interrupted()
+    return 0
+
+
+def run_on_mpi(program: Program, options: argparse.Namespace) -> int:
+    """Run as one of the ranks that mpiexec has started; if this one fails, it stops all."""
+    if not any(name in os.environ for name in RANK_VARIABLES):
+        os.environ.setdefault("OMPI_MCA_btl", "^sm")  # alone: Open MPI's shared memory would stay behind
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # mpi4py absent; or present, and no MPI library found
         parser().error(
             f"MPI cannot be loaded ({error}); install it with: pip install 'nnbrain[mpi]', or use --threads N"
         )
+    comm = MPI.COMM_WORLD
     try:
         with threadpool_limits(limits=1, user_api="blas"):  # as run_ranks does: same sums, same bits
-            program(MPI.COMM_WORLD, options)
-    except Exception as error:  # one rank that fails must not leave the others waiting for it
-        sys.stderr.write(f"rank {MPI.COMM_WORLD.Get_rank()}: {type(error).__name__}: {error}\n")
-        sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(2)
-    return 0
+            program(comm, options)
+    except KeyboardInterrupt:
+        code = interrupted()
+    except EXPECTED as error:
+        code = USAGE
+        complain(f"rank {comm.Get_rank()}: {type(error).__name__}: {error}")
+    except Exception:
+        code = 1
+        complain(f"rank {comm.Get_rank()}:\n{traceback.format_exc()}")
+    else:
+        return 0
+    if comm.Get_size() > 1:
+        comm.Abort(code)  # one rank that fails must not leave the others waiting for it
+    return code
+
+
+def interrupted() -> int:
+    """Say so, and return the exit code for it."""
+    complain("interrupted")
+    return INTERRUPTED
+
+
+def complain(text: str) -> None:
+    """Print to standard error in one write, so that lines of several ranks do not mix."""
+    say(text, sys.stderr)
 
 
 if __name__ == "__main__":
+    # What mpiexec sends to stop its ranks: as Ctrl-C, so that a file half written is taken away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -20,7 +20,8 @@ def mpiexec(n: int) -> list[str]:
         If mpi4py or a launcher is missing; the message says what to install.
     """
     checks.integer("n", n)
-    probe = [sys.executable, "-c", "import mpi4py.MPI"]  # not here: importing it starts MPI
+    # Not here, and without starting MPI, of which a file of shared memory would stay behind.
+    probe = [sys.executable, "-c", "import mpi4py; mpi4py.rc.initialize = False; import mpi4py.MPI"]
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         raise FileNotFoundError("mpi4py cannot be loaded; to install it: pip install 'nnbrain[mpi]'")
     here = Path(sys.executable).parent

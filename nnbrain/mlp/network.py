@@ -151,7 +151,7 @@ class MLP:
     ) -> tuple[Floats, npt.NDArray[Any]]:
         """Return X and y checked against θ, the architecture and the loss, in θ's type."""
         dtype = checks.theta(theta, self.size).dtype
-        X = checks.features(X, self.sizes[0], dtype)
+        X = checks.rows(X, self.sizes[0], dtype)
         return X, LOSSES[self.loss].targets(y, len(X), self.sizes[-1], dtype)
 
     def predict_proba(self, theta: Floats, X: npt.ArrayLike) -> Floats:

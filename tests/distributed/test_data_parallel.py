@@ -193,7 +193,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_message():
     ("arguments", "message"),
     [
         (["--epochs", "0"], "--epochs: must be an integer >= 1, got '0'"),
-        (["--data", "cats"], "invalid choice: 'cats'"),
+        (["--data", "cats"], "must be digits, mnist or a folder of shards, got 'cats'"),
         (["--threads", "2", "--batch-size", "5000"], "batch_size must be at most"),
         (["--threads", "2", "--learning-rate", "-1"], "learning_rate must be"),
         (["--save", "nowhere/theta.npy"], "there is no folder nowhere"),

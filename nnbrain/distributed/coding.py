@@ -1,0 +1,181 @@
+"""Gradient coding: a gradient computed with so much overlap that any s of p workers may be lost.
+
+The samples are cut in p partitions with gradients g_0 … g_(p-1), whose sum is wanted. A code is a matrix B
+(p workers × p partitions): worker r computes the partitions at which row r is not zero, s + 1 of them, and
+sends the one vector Σ_j B[r, j] g_j. Whoever is left, weights a with aᵀB = (1, …, 1) give back the sum.
+
+Source: Tandon, Lei, Dimakis & Karampatziakis (2017), "Gradient coding: avoiding stragglers in distributed
+learning".
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from nnbrain import checks
+from nnbrain.checks import Floats, Seed
+
+TOLERANCE = 1e-8  # of aᵀB against 1; the codes here reach about 1e-12, an undecodable set about 0.1
+
+
+def fractional_repetition(p: int, s: int) -> Floats:
+    """Return the code in which workers come in teams of s + 1, and all of a team compute the same.
+
+    Team k has the partitions k (s + 1), … k (s + 1) + s. All entries of B are 0 or 1, and so are the weights
+    that decode: of each team one survivor is taken.
+
+    Parameters
+    ----------
+    p : int
+        Workers, and partitions.
+    s : int
+        Losses to be borne, 0..p-1; s + 1 must divide p.
+
+    Returns
+    -------
+    B : array (p, p)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If p or s is not such a number.
+    """
+    p, s = _check_sizes(p, s)
+    if p % (s + 1):
+        raise ValueError(f"s + 1 must divide p, got p={p} and s={s}; cyclic_repetition takes any s < p")
+    team = np.arange(p) // (s + 1)
+    return np.asarray(team[:, None] == team, np.float64)
+
+
+def cyclic_repetition(p: int, s: int, rng: Seed = 0) -> Floats:
+    """Return a code for any p and s < p: worker r computes the partitions r, r + 1, … r + s, round a circle.
+
+    H (s × p) is random, and its rows sum to zero. Each row of B is made such that H times it is zero. The
+    vectors that H maps to zero make a space of p - s dimensions, in which the vector of ones lies; and any
+    p - s rows of B span it, with probability one.
+
+    Parameters
+    ----------
+    p, s : int
+        Workers, and partitions; losses to be borne, 0..p-1.
+    rng : int or Generator
+        Of H.
+
+    Returns
+    -------
+    B : array (p, p)
+        1 on the diagonal.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If p or s is not such a number.
+
+    Notes
+    -----
+    Algorithm 2 of the paper, but for one thing: there the last column of H makes its rows sum to zero; here
+    each row's mean is taken off, so that no column is larger than the others.
+    """
+    p, s = _check_sizes(p, s)
+    H = checks.generator("rng", rng).normal(size=(s, p))
+    H -= H.mean(axis=1, keepdims=True)
+    B = np.eye(p)
+    for r in range(p):
+        others = (r + np.arange(1, s + 1)) % p
+        B[r, others] = -np.linalg.solve(H[:, others], H[:, r])
+    return B
+
+
+def decoding_vector(B: Floats, survivors: Iterable[int]) -> Floats:
+    """Return weights a, zero for workers that are lost, with aᵀB = (1, …, 1).
+
+    Parameters
+    ----------
+    B : array (p, p)
+        A code.
+    survivors : iterable of int
+        The workers that answered, 0..p-1.
+
+    Returns
+    -------
+    a : array (p,)
+        0 or 1 if B is of 0 and 1 and each team has a survivor: then the first of a team is taken.
+
+    Raises
+    ------
+    ValueError
+        If `survivors` has a number twice or out of range, or the sum cannot be had from them. With s + 1
+        partitions a worker, p - s survivors are always enough.
+    """
+    p = len(B)
+    alive = sorted(survivors)
+    if len(set(alive)) < len(alive) or (alive and not 0 <= alive[0] <= alive[-1] < p):
+        raise ValueError(f"survivors must be different workers in 0..{p - 1}, got {alive}")
+    a = _first_of_each_team(B, alive)
+    if not np.all(a @ B == 1) and alive:
+        a = np.zeros(p)
+        a[alive] = np.linalg.lstsq(B[alive].T, np.ones(p), rcond=None)[0]
+    if not np.allclose(a @ B, 1, rtol=0, atol=TOLERANCE):
+        s = int(np.count_nonzero(B, axis=1).max()) - 1
+        raise ValueError(
+            f"survivors do not determine the sum: {p - len(alive)} of {p} workers are lost, only {alive} "
+            f"are left, and this code is made for at most {s} losses"
+        )
+    return a
+
+
+def coded_gradient(row: Floats, gradient_of: Callable[[int], Floats]) -> Floats:
+    """Return what one worker sends, Σ_j row[j] g_j; it asks for the g_j it needs, and no others.
+
+    Parameters
+    ----------
+    row : array (p,)
+        The worker's row of B.
+    gradient_of : callable
+        Takes a partition j and returns g_j, always of one shape.
+
+    Raises
+    ------
+    ValueError
+        If `row` is all zero.
+    """
+    parts = np.flatnonzero(row)
+    if len(parts) == 0:
+        raise ValueError("row must have a partition to compute, got all zeros")
+    total: Floats = row[parts[0]] * gradient_of(parts[0])
+    for j in parts[1:]:  # in the order of the partitions: two workers with one row send the same bits
+        total += row[j] * gradient_of(j)
+    return total
+
+
+def decode(a: Floats, sent: dict[int, Floats]) -> Floats:
+    """Return Σ_r a[r] sent[r] over the workers r that have a weight, in the order of their numbers.
+
+    Raises
+    ------
+    KeyError
+        If a worker with a weight has sent nothing.
+    """
+    used = np.flatnonzero(a)
+    total: Floats = a[used[0]] * sent[int(used[0])]
+    for r in used[1:]:
+        total += a[r] * sent[int(r)]
+    return total
+
+
+def _first_of_each_team(B: Floats, alive: list[int]) -> Floats:
+    """Return 1 for each worker of `alive` whose partitions nobody before it has, else 0."""
+    a = np.zeros(len(B))
+    covered = np.zeros(B.shape[1], bool)
+    for r in alive:
+        if not np.any(covered[B[r] != 0]):
+            a[r] = 1
+            covered |= B[r] != 0
+    return a
+
+
+def _check_sizes(p: int, s: int) -> tuple[int, int]:
+    p, s = checks.integer("p", p), checks.integer("s", s, minimum=0)
+    if s >= p:
+        raise ValueError(f"s must be below the number of workers, {p}, got {s}")
+    return p, s
