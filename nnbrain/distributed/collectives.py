@@ -58,10 +58,10 @@ def naive_allreduce(comm: Communicator, vector: Vector) -> None:
 
 
 def tree_allreduce(comm: Communicator, vector: Vector) -> None:
-    """Replace every rank's `vector` by the sum of all: up a tree in pairs, pairs of pairs, …, and down again.
+    """Replace every rank's `vector` by the sum of all: add in pairs, pairs of pairs, …, and spread the sum.
 
-    In each round half of the ranks that still have something hand their sum to a neighbour and wait, so that
-    ⌈log₂ p⌉ rounds bring all to rank 0, and as many bring the sum to everybody.
+    In each round half of the ranks that still hold a sum hand it to another and wait, so that ⌈log₂ p⌉ rounds
+    bring all to rank 0. `broadcast` then takes as many to bring the sum to everybody.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def all_gather(comm: Communicator, mine: Vector) -> Vector:
 
 
 def _pass_round(comm: Communicator, pieces: Sequence[Vector] | Vector, mine: int) -> None:
-    """Give all pieces to all ranks, of which each has number `mine`, its neighbour on the right the next."""
+    """Fill in all pieces on all ranks. This rank has piece `mine` now, its right-hand neighbour the next."""
     p, rank = comm.Get_size(), comm.Get_rank()
     right, left = (rank + 1) % p, (rank - 1) % p
     for step in range(p - 1):
@@ -189,9 +189,9 @@ def _pass_round(comm: Communicator, pieces: Sequence[Vector] | Vector, mine: int
 
 
 def broadcast(comm: Communicator, buffer: Vector, root: int = 0) -> None:
-    """Put what rank `root` has in `buffer` into every rank's: in each round, who has it sends it on.
+    """Put what rank `root` has in `buffer` into every rank's: each round, who has it tells one who has not.
 
-    A binomial tree: after round k, 2^k ranks have it, so that ⌈log₂ p⌉ rounds do.
+    A binomial tree: after round k, 2^k ranks have it (at most p), so that ⌈log₂ p⌉ rounds do.
 
     Raises
     ------
@@ -220,7 +220,12 @@ def _check_vector(vector: Vector, name: str = "vector") -> None:
 
 
 def predicted_time(
-    algorithm: Algorithm, p: int, n_bytes: float, alpha: float, beta: float, gamma: float = 0.0
+    algorithm: Algorithm,
+    p: int,
+    n_bytes: float,
+    alpha: float,
+    beta: float,
+    gamma: float = 0.0,
 ) -> float:
     """Return the seconds from the start of an all-reduce until the last rank has the sum.
 
@@ -249,15 +254,9 @@ def predicted_time(
     n = checks.number("n_bytes", n_bytes, minimum=0)
     for name, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         checks.number(name, value, minimum=0)
-    if algorithm == "naive":
-        there, back = alpha + n * beta + n * gamma, alpha + n * beta
-        return (p - 1) * (there + back)
-    if algorithm == "tree":
-        up, down = alpha + n * beta + n * gamma, alpha + n * beta
-        return _rounds(p) * (up + down)
-    piece = n / p
-    reduce, gather = alpha + piece * beta + piece * gamma, alpha + piece * beta
-    return (p - 1) * (reduce + gather)
+    rounds = _rounds(p) if algorithm == "tree" else p - 1
+    sent = n / p if algorithm == "ring" else n  # bytes in a message
+    return rounds * (2 * alpha + (2 * beta + gamma) * sent)
 
 
 def bytes_sent(algorithm: Algorithm, p: int, rank: int, length: int, itemsize: int) -> int:

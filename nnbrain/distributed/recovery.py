@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-
 from nnbrain import checks
 from nnbrain.checks import Seed
 from nnbrain.distributed.mpi import mpiexec
@@ -72,10 +71,8 @@ def supervise(
 
 def _run(command: Sequence[str], on_line: Callable[[str], object], timeout: float | None) -> tuple[int, str]:
     """Run once, return the exit code and the end of stderr; end the command if anything interrupts."""
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
-    ):
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout is not None
         alarm = threading.Timer(timeout or threading.TIMEOUT_MAX, process.terminate)
         alarm.daemon = True
@@ -83,10 +80,13 @@ def _run(command: Sequence[str], on_line: Callable[[str], object], timeout: floa
         try:
             for line in process.stdout:
                 on_line(line.rstrip("\n"))
-            process.wait()
+        except BaseException:
+            process.terminate()  # mpiexec then ends its ranks, and itself last
+            raise
         finally:
+            process.stdout.close()
+            process.wait()
             alarm.cancel()
-            process.terminate()  # does nothing to one that has ended; mpiexec ends its ranks first
         errors.seek(0)
         return process.returncode, errors.read()[-1000:].strip()
 
@@ -150,10 +150,10 @@ def survive(comm: Any, work: Callable[[Any], T], *, replace: bool = False) -> T:
         comm = parent.Merge(high=True)
     while True:
         comm.Set_errhandler(MPI.ERRORS_RETURN)  # which mpi4py turns into exceptions
-        outcome = _unless_dead(lambda: work(comm))
+        outcome = _unless_dead(work, comm)
         if not outcome:
             comm.Revoke()  # wakes those who wait for somebody that is alive
-        if _unless_dead(lambda: comm.Agree(len(outcome))) == [1]:  # the same answer for all
+        if _unless_dead(comm.Agree, len(outcome)) == [1]:  # all have an outcome: the same answer for all
             _unless_dead(comm.Barrier)  # who leaves earlier looks dead to those who still agree
             return outcome[0]
         size = comm.Get_size()
@@ -163,12 +163,12 @@ def survive(comm: Any, work: Callable[[Any], T], *, replace: bool = False) -> T:
             comm = comm.Spawn(sys.executable, sys.orig_argv[1:], maxprocs=missing).Merge(high=False)
 
 
-def _unless_dead(call: Callable[[], T]) -> list[T]:
-    """Return what the call returns, in a list; an empty list if a rank's death interrupts it."""
+def _unless_dead(call: Callable[..., T], *args: Any) -> list[T]:
+    """Return what ``call(*args)`` returns, in a list; an empty list if a rank's death interrupts it."""
     from mpi4py import MPI
 
     try:
-        return [call()]
+        return [call(*args)]
     except MPI.Exception as error:
         if error.Get_error_class() in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
             return []

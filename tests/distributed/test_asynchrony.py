@@ -190,7 +190,7 @@ def test_each_gradient_is_applied_to_a_later_theta_than_it_was_computed_at():
 @pytest.mark.parametrize("workers", [1, 2, 4])
 def test_the_mean_staleness_is_one_less_than_the_workers(kind, workers):
     """eq-mean-staleness: Σ (τ + 1) = p T, up to the p gradients that are on their way at the end."""
-    n = 3000
+    n = 2000
     applied, _ = run(BUSY[kind], n, workers=workers)
     total = sum(a.staleness + 1 for a in applied)
     last_read = {a.worker: t + 1 for t, a in enumerate(applied)}  # version that each is at work on now
@@ -204,10 +204,10 @@ def test_staleness_of_steady_and_of_exponential_workers():
     """p - 1 always, and geometric: the next to deliver is each of p with the same chance."""
     steadily, _ = run(steady(1.0), 100)
     assert [a.staleness for a in steadily] == [0, 1, 2] + [3] * 97
-    at_random, _ = run(exponential(1.0), 20_000)
+    at_random, _ = run(exponential(1.0), 12_000)
     tau = np.array([a.staleness for a in at_random[100:]])
     for k in range(8):
-        assert np.mean(tau == k) == pytest.approx(1 / 4 * (3 / 4) ** k, abs=0.012)
+        assert np.mean(tau == k) == pytest.approx(1 / 4 * (3 / 4) ** k, abs=0.015)
 
 
 @every_kind
@@ -252,7 +252,7 @@ def test_where_constant_delay_becomes_unstable(tau):
         assert bool(np.abs(np.roots(polynomial)).max() < 1) is stable
         _, theta = run(
             steady(1.0),
-            800 * (tau + 1),
+            600 * (tau + 1),
             workers=tau + 1,
             gradient=lambda t, w, c: 5 * t,
             rate=factor * limit / 5,

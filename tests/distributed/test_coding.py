@@ -19,7 +19,7 @@ from nnbrain.mlp import MLP, SGD
 
 SIZES = [(p, s) for p in range(1, 9) for s in range(p)]
 EVEN = [(p, s) for p, s in SIZES if p % (s + 1) == 0]
-TOLERANCE = 1e-10  # of the norm of all partial gradients; the worst seen is 3e-12
+TOLERANCE = 1e-12  # of the norm of all partial gradients; the worst seen is 3e-14
 
 
 def partial_gradients(p, n=40):
@@ -40,7 +40,7 @@ def everything_sent(B, gradients):
 @pytest.mark.parametrize(("p", "s"), SIZES)
 def test_cyclic_repetition_is_exact_for_every_loss_of_s(p, s):
     """eq-code-sends, eq-code-decodes: all C(p, s) patterns, in float64."""
-    g, B = partial_gradients(p), cyclic_repetition(p, s, rng=p)
+    g, B = partial_gradients(p), cyclic_repetition(p, s)
     sent = everything_sent(B, g)
     for alive in losses(p, s):
         a = decoding_vector(B, alive)
@@ -81,11 +81,20 @@ def test_redundancy_is_s_plus_1_times_the_computation_and_no_more_to_send(p, s):
 
 
 @pytest.mark.parametrize(("p", "s"), [(p, s) for p, s in SIZES if s + 1 < p])
-def test_one_loss_more_is_refused_for_the_cyclic_code(p, s):
-    B = cyclic_repetition(p, s, rng=p)
+def test_one_loss_more_is_refused_or_decoded_but_never_wrong(p, s):
+    """With p even the points lie in pairs about zero, and some sets of fewer than p - s rows still do."""
+    g, B, refused = partial_gradients(p), cyclic_repetition(p, s), 0
+    sent = everything_sent(B, g)
     for alive in losses(p, s + 1):
+        determined = np.linalg.matrix_rank(np.vstack([B[alive], np.ones(p)]), tol=1e-6) == len(alive)
+        if determined:
+            got = decode(decoding_vector(B, alive), {r: sent[r] for r in alive})
+            np.testing.assert_allclose(got, g.sum(axis=0), rtol=0, atol=TOLERANCE * np.linalg.norm(g))
+            continue
+        refused += 1
         with pytest.raises(ValueError, match=f"{s + 1} of {p} workers are lost.*at most {s} losses"):
             decoding_vector(B, alive)
+    assert refused == comb(p, s + 1) or (refused > 0 and p % 2 == 0)
 
 
 def test_more_losses_are_borne_by_teams_as_long_as_each_has_a_survivor():
@@ -111,12 +120,14 @@ def test_the_paper_s_example_of_three_workers_decodes():
         np.testing.assert_allclose(decoding_vector(B, alive), a, rtol=0, atol=1e-14)
 
 
-def test_rows_of_the_cyclic_code_go_round():
+def test_rows_of_the_cyclic_code_are_polynomials_of_low_degree_and_go_round():
     B = cyclic_repetition(5, 2)
     for r in range(5):
         assert set(np.flatnonzero(B[r])) == {r, (r + 1) % 5, (r + 2) % 5}
-    np.testing.assert_array_equal(B, cyclic_repetition(5, 2, rng=0))
-    np.testing.assert_allclose(cyclic_repetition(4, 3), np.ones((4, 4)), atol=1e-12)  # all do everything
+        points = np.cos((np.arange(5) + 0.5) * np.pi / 5)
+        fitted = np.polynomial.Polynomial.fit(points, B[r], 5 - 2 - 1)
+        np.testing.assert_allclose(fitted(points), B[r], rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(cyclic_repetition(4, 3), np.ones((4, 4)))  # all do everything
 
 
 @pytest.mark.parametrize("code", [fractional_repetition, cyclic_repetition])
@@ -144,7 +155,7 @@ def test_training_with_two_workers_lost_at_each_step_is_the_undisturbed_training
 
     expected, _ = run_ranks(1, train, mlp, theta, X, y, **options)[0]
     results = run_ranks(p, program)
-    np.testing.assert_allclose(results[0], expected, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=1e-12)
     assert all(np.array_equal(result, results[0]) for result in results)
 
 

@@ -4,9 +4,9 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from nnbrain.distributed import (
     run_ranks,
     simulate_job,
     supervise,
-    survive,
     surviving_mpiexec,
     train,
 )
@@ -62,6 +61,17 @@ def folder(monkeypatch):
         assert not left
 
 
+def is_gone(pid):
+    """Return whether a process has ended; who has just died may stay in the table for a moment."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def run_job(command, recovery, folder, victim, call, attempts=1):
     """Run the job; return the exit codes and what the ranks said, and see that no process is left."""
     lines = []
@@ -73,9 +83,7 @@ def run_job(command, recovery, folder, victim, call, attempts=1):
         codes = str(error)
     said = [re.fullmatch(r"rank (\d) of (\d) pid (\d+): (.*)", line).groups() for line in lines]
     assert said
-    for pid in {int(pid) for *_, pid, _ in said}:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert all(is_gone(int(pid)) for *_, pid, _ in said)
     return codes, [(int(rank), int(size), text) for rank, size, _, text in said]
 
 
@@ -97,7 +105,7 @@ def test_a_killed_job_started_again_ends_with_the_undisturbed_bits(folder):
 
 @needs_ulfm
 def test_survivors_shrink_and_go_on_even_without_the_rank_that_saves(folder, tmp_path):
-    """The dead one is rank 0, in epoch 3: the others go on from the end of epoch 2, as the same two do here."""
+    """Rank 0 dies in epoch 3: the others go on from the end of epoch 2, as two ranks do here."""
     codes, said = run_job(surviving_mpiexec(3), "shrink", folder, victim=0, call=15)
     assert codes == [0]
     for ranks, epochs in ((3, 2), (2, faulty_training.EPOCHS)):
@@ -191,8 +199,7 @@ def test_a_command_that_hangs_is_ended():
     hang = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     with pytest.raises(RuntimeError, match=rf"exit codes \[-{int(signal.SIGTERM)}\]"):
         supervise(python(hang), 1, on_line=lines.append, timeout=1)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(lines[0]), 0)
+    assert is_gone(int(lines[0]))
 
 
 @needs_mpi
@@ -207,9 +214,7 @@ def test_an_interrupted_supervisor_takes_its_ranks_along(folder):
     hang = python("import os, time; print(os.getpid(), flush=True); time.sleep(60)")
     with pytest.raises(KeyboardInterrupt):
         supervise([*mpiexec(2), *hang], on_line=interrupt)
-    for pid in pids:
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert all(map(is_gone, pids))
 
 
 def test_a_missing_fault_tolerance_is_said_so(monkeypatch):
@@ -218,17 +223,14 @@ def test_a_missing_fault_tolerance_is_said_so(monkeypatch):
         surviving_mpiexec(2)
 
 
-def test_without_a_death_survive_is_the_work_itself():
+@needs_mpi
+def test_without_a_death_survive_is_the_work_itself(folder):
     """On the one rank of a process of its own, under no launcher and with no fault tolerance asked for."""
     code = "from mpi4py import MPI; from nnbrain.distributed import survive; "
     code += "print(survive(MPI.COMM_SELF, lambda comm: comm.Get_size() + 41))"
-    if no_mpi:
-        pytest.skip(no_mpi)
-    done = subprocess.run(
-        [*mpiexec(1), *python(code)], capture_output=True, text=True, timeout=TIME, check=False
-    )
-    assert done.stdout.strip() == "42", done.stderr
-    assert callable(survive)
+    lines = []
+    assert supervise([*mpiexec(1), *python(code)], 1, on_line=lines.append, timeout=TIME) == [0]
+    assert lines == ["42"]
 
 
 # ---- how often to save ----

@@ -109,14 +109,14 @@ def latencies(arrivals, seconds, **options):
 def test_mean_wait_for_one_server(load, service):
     """eq-queue-wait: a E[S²] / (2 (1 - a E[S])), with M/D/1 and M/M/1, and against Lindley's recursion."""
     rng, draws = np.random.default_rng(3), np.random.default_rng(4)
-    n = 60_000
+    n = 30_000
     times = np.full(n, 1.0) if service == "constant" else draws.exponential(1.0, n)
     arrivals = np.cumsum(rng.exponential(1 / load, n))
     left = iter(times)
     waits, _ = latencies(arrivals, lambda size: next(left))
     second_moment = 1.0 if service == "constant" else 2.0
     expected = load * second_moment / (2 * (1 - load))
-    assert np.mean(waits) == pytest.approx(expected, rel=0.08)
+    assert np.mean(waits) == pytest.approx(expected, rel=0.1)
     lindley = np.zeros(2000)
     for i in range(1999):
         lindley[i + 1] = max(0.0, lindley[i] + times[i] - (arrivals[i + 1] - arrivals[i]))
@@ -134,7 +134,7 @@ def test_batches_by_hand():
 def test_waiting_for_a_full_batch():
     """Where the server is never busy, the mean wait is that for the batch to fill: (b - 1) / 2a."""
     rng = np.random.default_rng(0)
-    arrivals = np.cumsum(rng.exponential(0.1, 40_000))
+    arrivals = np.cumsum(rng.exponential(0.1, 20_000))
     for b in (1, 4, 8):
         waits, _ = latencies(arrivals, lambda size: 0.0, smallest=b, largest=b)
         assert np.mean(waits) == pytest.approx((b - 1) / 2 * 0.1, rel=0.03, abs=1e-12)
