@@ -48,7 +48,7 @@ clean: ## Remove the built book and all caches; keep the environment
 	find book nnbrain tests benchmarks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
 distclean: clean ## Remove the environment too
-	rm -rf $(VENV) .venv-bench .venv-bench-brain *.egg-info
+	rm -rf $(VENV) .venv-bench* *.egg-info
 
 # The stamp is written last: an interrupted installation is done again, not taken for a finished one.
 $(STAMP): pyproject.toml $(wildcard $(CONSTRAINTS))

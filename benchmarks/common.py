@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ |= {  # before any library is imported, numpy's BLAS included
@@ -46,10 +47,35 @@ def peak_product(n=3000):
     return (lambda: A @ A), 2 * n**3
 
 
-def peak_flops():
-    """Return the operations a second of a large float32 product, on one thread."""
+def peak_flops(processes=1):
+    """Return the operations a second of large float32 products, one at a time in each process.
+
+    Cores that work at the same time share clock rate, cache and memory: two are not twice as fast as one.
+    """
+    if processes == 1:
+        product, flops = peak_product()
+        return flops / best_times(product)[0]
+    context = get_context("spawn")
+    barrier, answers = context.Barrier(processes), context.SimpleQueue()
+    crew = [context.Process(target=_peak_beside_others, args=(barrier, answers)) for _ in range(processes)]
+    for process in crew:
+        process.start()
+    total = sum(answers.get() for _ in crew)
+    for process in crew:
+        process.join()
+    return total
+
+
+def _peak_beside_others(barrier, answers):
     product, flops = peak_product()
-    return flops / best_times(product)[0]
+
+    def together():
+        barrier.wait()
+        start = time.perf_counter()
+        product()
+        return time.perf_counter() - start
+
+    answers.put(flops / min(together() for _ in range(7)))
 
 
 def training_flops(sizes):
@@ -58,15 +84,20 @@ def training_flops(sizes):
     return 6 * sum(products) - 2 * products[0]
 
 
-def record(name, heading, rows, packages=(), table=None):
+def record(name, heading, rows, packages=(), table=None, more_versions=()):
     """Write rows, the machine and the versions of packages as JSON, and all records together as a page.
 
-    The page shows the rows, or, where they are too many or too long, a `table` made of them.
+    The page shows the rows, or, where they are too many or too long, a `table` made of them. Versions of what
+    is in other environments come as `more_versions`.
     """
     document = {
         "heading": heading,
         "machine": machine(),
-        "versions": {"Python": platform.python_version(), **versions(*PACKAGES, *packages)},
+        "versions": {
+            "Python": platform.python_version(),
+            **versions(*PACKAGES, *packages),
+            **dict(more_versions),
+        },
         "rows": rows,
     }
     if table is not None:

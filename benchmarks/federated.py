@@ -1,17 +1,43 @@
-"""One round of FedAvg (2NN, 100 clients of 600, C = 0.1, B = 10) against its products at peak speed."""
+"""One round of FedAvg (2NN, 100 clients of 600, C = 0.1, B = 10): nnbrain, five others, the products alone.
+
+With --quick it takes fewer rounds and records nothing.
+"""
 
 from common import peak_flops, record, training_flops  # first: it pins the BLAS threads
 
+import json
+import resource
+import subprocess
+import sys
 import time
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
+from run import make_environment
 
 from nnbrain.federated import FedAvg, make_clients, partition_iid, simulate
 from nnbrain.mlp import MLP
 
+RIVALS = {  # each with the requirements of its environment, and how it computes
+    "PyTorch, a loop": ("pytorch", "requirements.txt", "1 process"),
+    "Flower's simulation": ("flower", "requirements-flower.txt", "2 Ray actors"),
+    "fedjax": ("fedjax", "requirements-fedjax.txt", "1 process"),
+    "FedLab": ("fedlab", "requirements-fedlab.txt", "1 process"),
+    "pfl-research": ("pfl", "requirements-pfl.txt", "1 process"),
+}
+PROCESSES = {1: "1 process", 2: "2 processes"}
+mlp = MLP((784, 200, 200, 10))
 
-def seconds_a_round(algorithm, clients, theta, workers, rounds=9):
-    """Return the median time from one round's end to the next's: starting the processes does not count."""
+
+def federation(n_clients):
+    rng = np.random.default_rng(0)
+    X, y = rng.random((60000, 784), dtype=np.float32), rng.integers(0, 10, 60000)
+    return make_clients(X, y, partition_iid(len(X), n_clients, 0))
+
+
+def ours(epochs, workers, rounds):
+    """Return the times from one round's end to the next's: starting the processes does not count."""
     ends = []
 
     def note_the_time(theta):
@@ -19,35 +45,96 @@ def seconds_a_round(algorithm, clients, theta, workers, rounds=9):
         return {}
 
     simulate(
-        algorithm, clients, theta, rounds=rounds, client_fraction=0.1, workers=workers, evaluate=note_the_time
+        FedAvg(mlp, epochs=epochs, batch_size=10, learning_rate=0.01),
+        federation(100),
+        mlp.init(0),
+        rounds=rounds,
+        client_fraction=0.1,
+        workers=workers,
+        evaluate=note_the_time,
     )
-    return float(np.median(np.diff(ends)))
+    return np.diff(ends)
+
+
+def theirs(library, requirements, epochs, rounds):
+    """Return the times of a library's rounds and its versions, or the reason why there are none."""
+    python = make_environment(requirements)
+    script = Path(__file__).with_name("federated_rivals.py")
+    command = [python, script, library, str(epochs), str(rounds)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return None, {}, reason
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    return found["seconds"], found["versions"], ""
+
+
+def megabytes_beside_the_data(n_clients, answers):
+    """Put the memory that making the clients and two rounds with ten of them take at the most, data aside."""
+    clients = federation(1)
+    X, y = clients[0].X, clients[0].y
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    clients = make_clients(X, y, partition_iid(len(X), n_clients, 0))
+    simulate(FedAvg(mlp), clients, mlp.init(0), rounds=2, client_fraction=10 / n_clients)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answers.put((after - before) / (1024 if sys.platform == "linux" else 1024**2))
+
+
+def memory(n_clients):
+    context = get_context("spawn")
+    answers = context.SimpleQueue()
+    process = context.Process(target=megabytes_beside_the_data, args=(n_clients, answers))
+    process.start()
+    process.join()
+    return answers.get()
 
 
 def main():
-    rng = np.random.default_rng(0)
-    X, y = rng.random((60000, 784), dtype=np.float32), rng.integers(0, 10, 60000)
-    clients = make_clients(X, y, partition_iid(len(X), 100, 0))
-    mlp = MLP((784, 200, 200, 10))
-    theta = mlp.init(0)
-    peak = peak_flops()
-    rows = []
+    quick = "--quick" in sys.argv
+    rows, reasons, installed = [], {}, {}
+    peaks = {workers: peak_flops(workers) for workers in (1, 2)}
     for epochs in (1, 5):
-        algorithm = FedAvg(mlp, epochs=epochs, batch_size=10, learning_rate=0.01)
-        floor = 10 * 600 * epochs * training_flops(mlp.sizes) / peak
-        for workers in (1, 2):
-            seconds = seconds_a_round(algorithm, clients, theta, workers)
+        flops = 10 * 600 * epochs * training_flops(mlp.sizes)
+        rounds = 3 if quick else 12 if epochs == 1 else 7
+
+        def add(library, how, seconds, floor):
             rows.append(
                 {
-                    "FedAvg, 2NN": f"E = {epochs}",
-                    "processes": workers,
-                    "seconds a round": f"{seconds:.2f}",
-                    "floor at peak": f"{floor / workers:.2f}",
-                    "ratio to floor": f"{seconds * workers / floor:.1f}",
+                    "library": library,
+                    "E": epochs,
+                    "on": how,
+                    "seconds a round": f"{np.median(seconds):.3f}",
+                    "fastest": f"{min(seconds):.3f}",
+                    "times the floor of two cores": f"{np.median(seconds) / floor:.2f}",
                 }
             )
-            print(rows[-1])
-    record("federated", "A federated round: FedAvg, 100 clients, one process and two", rows)
+            print(rows[-1], flush=True)
+
+        floor = flops / peaks[2]
+        for workers in (1, 2):
+            add("the products alone", PROCESSES[workers], [flops / peaks[workers]], floor)
+        for workers in (1, 2):
+            add("nnbrain", PROCESSES[workers], ours(epochs, workers, rounds), floor)
+        for name, (library, requirements, how) in RIVALS.items():
+            if name in reasons:
+                continue
+            seconds, found, reason = theirs(library, requirements, epochs, rounds)
+            installed |= {f"{package} ({name})": number for package, number in found.items()}
+            if reason:
+                reasons[name] = reason
+                rows.append({"library": name, "E": epochs, "on": f"did not run: {reason}"})
+                print(rows[-1], flush=True)
+            else:
+                add(name, how, seconds, floor)
+    for n_clients in (100, 10000):
+        rows.append(
+            {"library": "nnbrain", "on": f"{n_clients} clients: {memory(n_clients):.0f} MB beside the data"}
+        )
+        print(rows[-1], flush=True)
+    if quick:
+        return
+    heading = "A federated round: 2NN, 100 clients of 600, C = 0.1, B = 10"
+    record("federated", heading, rows, more_versions=installed)
 
 
 if __name__ == "__main__":

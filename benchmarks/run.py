@@ -21,12 +21,14 @@ BENCHMARKS = {
     "three_networks": "requirements.txt",
     "brain": "requirements-brain.txt",
 }
-ENVIRONMENTS = {"requirements.txt": ".venv-bench", "requirements-brain.txt": ".venv-bench-brain"}
 
 
 def make_environment(requirements):
-    """Install nnbrain and each library that will install; return the environment's Python."""
-    folder = ROOT / ENVIRONMENTS[requirements]
+    """Install nnbrain and each library that will install; return the environment's Python.
+
+    requirements.txt goes to .venv-bench, requirements-brain.txt to .venv-bench-brain, and so on.
+    """
+    folder = ROOT / Path(requirements).stem.replace("requirements", ".venv-bench")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / ".installed"
     constraints = ["-c", CONSTRAINTS] if requirements == "requirements.txt" else []
@@ -46,6 +48,9 @@ def make_environment(requirements):
 
 
 def main():
+    if sys.argv[1:2] == ["fedavg_table"]:
+        python = make_environment("requirements.txt")
+        sys.exit(subprocess.run([python, HERE / "fedavg_table.py", *sys.argv[2:]]).returncode)
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = set(names) - set(BENCHMARKS)
     if unknown:

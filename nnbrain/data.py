@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from scipy import ndimage
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
@@ -137,6 +136,8 @@ def rotate(X: Floats, rng: np.random.Generator, degrees: float = 10.0) -> Floats
     ValueError
         If the pictures are not square or `degrees` is negative.
     """
+    from scipy import ndimage  # half a second that every rank and worker would spend at its start
+
     checks.number("degrees", degrees, minimum=0)
     angles = rng.uniform(-degrees, degrees, len(X))
     turned = [

@@ -8,7 +8,7 @@ Source: Tandon, Lei, Dimakis & Karampatziakis (2017), "Gradient coding: avoiding
 learning".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -150,7 +150,7 @@ def coded_gradient(row: Floats, gradient_of: Callable[[int], Floats]) -> Floats:
     return total
 
 
-def decode(a: Floats, sent: dict[int, Floats]) -> Floats:
+def decode(a: Floats, sent: Mapping[int, Floats]) -> Floats:
     """Return Σ_r a[r] sent[r] over the workers r that have a weight, in the order of their numbers.
 
     Raises

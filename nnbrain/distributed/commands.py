@@ -29,7 +29,7 @@ from nnbrain.distributed.storage import Shards, open_shards
 from nnbrain.mlp import MLP, SGD
 
 Array = npt.NDArray[Any]
-BENCH_BYTES = [4**k for k in range(1, 12)]  # 4 B to 4 MB
+BENCH_BYTES = [4**k for k in range(1, 11)]  # 4 B to 1 MB
 
 
 def train_command(comm: Communicator, options: argparse.Namespace) -> None:
@@ -108,7 +108,7 @@ def bench_command(comm: Communicator, options: argparse.Namespace) -> None:
         bar.update()
         mlp = MLP((784, *options.hidden, 10))
         for name, method in {"step": ring_allreduce, "step_alone": lambda comm, vector: None}.items():
-            found[name] = seconds_a_step(comm, mlp, options.batch_size, allreduce=method)
+            found[name] = seconds_a_step(comm, mlp, options.batch_size, steps=10, repeats=3, allreduce=method)
         bar.update()
     if comm.Get_rank() == 0:
         say(report(found, mlp, options.batch_size))
@@ -159,10 +159,10 @@ def network_of(theta: Floats, sizes: tuple[int, ...]) -> MLP:
 
 
 def seconds_of(comm: Communicator, allreduce: Allreduce, n_bytes: int) -> float:
-    """Return the seconds of an all-reduce of so many bytes: the median of nine, as this rank saw it."""
+    """Return the seconds of an all-reduce of so many bytes: the median of seven, as this rank saw it."""
     vector = np.zeros(n_bytes // 4, np.float32)
     times = []
-    for _ in range(10):
+    for _ in range(8):
         comm.Barrier()
         start = perf_counter()
         allreduce(comm, vector)

@@ -9,7 +9,6 @@ from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 from nnbrain import checks
 from nnbrain.checks import Floats
@@ -151,6 +150,8 @@ def fit_alpha_beta(sizes: npt.ArrayLike, seconds: npt.ArrayLike) -> tuple[float,
     TypeError, ValueError
         If shapes differ, sizes are negative or all the same, or seconds are not above 0.
     """
+    from scipy.optimize import nnls  # half a second that every rank would spend at its start
+
     sizes, seconds = checks.floats("sizes", sizes), checks.floats("seconds", seconds)
     if sizes.ndim != 1 or sizes.shape != seconds.shape:
         raise ValueError(

@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.special import log_ndtr, ndtri, stdtr  # of the normal and of Student's law
 
 from nnbrain import checks
 from nnbrain.checks import Floats
@@ -57,7 +57,7 @@ def phi(beats: Heartbeats, t: float) -> float:
     mean, std = float(np.mean(beats.gaps)), float(np.std(beats.gaps, ddof=1))
     if std == 0:
         return math.inf if silence > mean else 0.0
-    return float(-stats.norm.logsf((silence - mean) / std) / math.log(10))
+    return float(-log_ndtr(-(silence - mean) / std) / math.log(10))
 
 
 def alarm_time(beats: Heartbeats, threshold: float) -> float:
@@ -106,7 +106,7 @@ def suspicions(gaps: Floats, window: int = 1000) -> Floats:
     mean = (sums[w:-1] - sums[: -w - 1]) / w
     variance = ((squares[w:-1] - squares[: -w - 1]) - w * mean**2) / (w - 1)
     z = (centred[w:] - mean) / np.sqrt(variance)
-    return np.asarray(-stats.norm.logsf(z) / math.log(10))
+    return np.asarray(-log_ndtr(-z) / math.log(10))
 
 
 def false_alarm_rate(threshold: float, window: int | None = None) -> float:
@@ -125,9 +125,9 @@ def false_alarm_rate(threshold: float, window: int | None = None) -> float:
     if window is None:
         return float(10.0**-threshold)
     w = checks.integer("window", window, minimum=2)
-    return float(stats.t.sf(z / math.sqrt(1 + 1 / w), w - 1))
+    return float(stdtr(w - 1, -z / math.sqrt(1 + 1 / w)))
 
 
 def _normal_quantile(threshold: float) -> float:
     """Return how many standard deviations above the mean φ is `threshold`."""
-    return float(stats.norm.isf(10.0 ** -checks.number("threshold", threshold, above=0)))
+    return float(-ndtri(10.0 ** -checks.number("threshold", threshold, above=0)))

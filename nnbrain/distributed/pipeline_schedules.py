@@ -38,6 +38,10 @@ class Exchange:
     send: int | None = None
     receive: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.send is None and self.receive is None:
+            raise ValueError("send or receive must be a microbatch, got None for both")
+
 
 @dataclass(frozen=True)
 class Step:

@@ -149,18 +149,20 @@ def survive(comm: Any, work: Callable[[Any], T], *, replace: bool = False) -> T:
     if replace and parent != MPI.COMM_NULL:  # this process is a replacement
         comm = parent.Merge(high=True)
     while True:
-        comm.Set_errhandler(MPI.ERRORS_RETURN)  # which mpi4py turns into exceptions
+        comm.Set_errhandler(MPI.ERRORS_RETURN)  # mpi4py makes them exceptions
         outcome = _unless_dead(work, comm)
         if not outcome:
             comm.Revoke()  # wakes those who wait for somebody that is alive
-        if _unless_dead(comm.Agree, len(outcome)) == [1]:  # all have an outcome: the same answer for all
-            _unless_dead(comm.Barrier)  # who leaves earlier looks dead to those who still agree
+        if _unless_dead(comm.Agree, len(outcome)) == [1]:  # all have an outcome
+            # Who leaves early would look dead to those who still agree.
+            _unless_dead(comm.Barrier)
             return outcome[0]
         size = comm.Get_size()
         comm = comm.Shrink()
         if replace:
             missing = size - comm.Get_size()
-            comm = comm.Spawn(sys.executable, sys.orig_argv[1:], maxprocs=missing).Merge(high=False)
+            again = sys.executable, sys.orig_argv[1:]  # this very program
+            comm = comm.Spawn(*again, maxprocs=missing).Merge(high=False)
 
 
 def _unless_dead(call: Callable[..., T], *args: Any) -> list[T]:

@@ -203,13 +203,10 @@ class TensorParallel:
         TypeError, ValueError
             If X does not fit the network, or has more rows than `batch_size`.
         """
-        X = checks.features(X, self._mlp.sizes[0], self.theta.dtype)
-        if len(X) > self._batch_size:
-            raise ValueError(f"X must have at most batch_size = {self._batch_size} rows, got {len(X)}")
-        out = np.ascontiguousarray(X[:, self._columns])
+        out = self._our_columns(X)
         self._kept = []
         for _, workspace in self._blocks:
-            z = workspace.forward(out)  # of a sum over all hidden units, the part over ours
+            z = workspace.forward(out)  # our part of a sum over all ranks' units
             self._allreduce(self._comm, z.reshape(-1))
             self._kept.append((out, z))
             out = np.empty_like(z)
@@ -223,11 +220,12 @@ class TensorParallel:
             inputs, _ = self._kept[i]
             delta = workspace.backward(inputs, delta)
             if i:
-                blame = delta @ block.layers(workspace.theta)[0].W.T  # what our hidden units blame on h
-                self._allreduce(self._comm, blame.reshape(-1))
-                self._activation.backward(blame, self._kept[i - 1][1], inputs)
-                delta = blame
-        np.concatenate([workspace.grad for _, workspace in self._blocks], out=self.grad)
+                # our part of the blame on the inputs, then the whole
+                delta = delta @ block.layers(workspace.theta)[0].W.T
+                self._allreduce(self._comm, delta.reshape(-1))
+                _, z = self._kept[i - 1]
+                self._activation.backward(delta, z, inputs)
+        np.concatenate([each.grad for _, each in self._blocks], out=self.grad)
         for b in self._others_biases:
             b[:] = 0
 
@@ -245,3 +243,10 @@ class TensorParallel:
         loss = self._loss.value_and_delta(delta, targets, 1 / n)
         self.backward(delta)
         return loss
+
+    def _our_columns(self, X: npt.ArrayLike) -> Floats:
+        """Return those columns of X that this rank's units take in, checked."""
+        X = checks.features(X, self._mlp.sizes[0], self.theta.dtype)
+        if len(X) > self._batch_size:
+            raise ValueError(f"X must have at most batch_size = {self._batch_size} rows, got {len(X)}")
+        return np.ascontiguousarray(X[:, self._columns])

@@ -1,6 +1,6 @@
 """Clients, who own data, and the ways in which a data set can be dealt out to them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
 
 Memory = dict[str, npt.NDArray[Any]]
+Transform = Callable[[Floats, np.random.Generator], Floats]
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,133 @@ def partition_shards(y: npt.ArrayLike, n_clients: int, rng: Seed, shards_per_cli
     return [np.concatenate([shards[s] for s in row]) for row in dealt]
 
 
-def _check_enough(name: str, parts: int, n_samples: int) -> None:
+def partition_dirichlet(
+    y: npt.ArrayLike, n_clients: int, concentration: float, rng: Seed, min_samples: int = 1
+) -> list[Ints]:
+    """Deal each label's samples out in shares of its own, drawn from a Dirichlet distribution.
+
+    A small concentration gives nearly all samples of a label to one client; a large one gives all clients
+    nearly the same mixture. The clients' numbers of samples come out unequal too.
+
+    Parameters
+    ----------
+    y : array of int (n,)
+        Labels.
+    n_clients : int
+    concentration : float
+        Parameter of the symmetric Dirichlet distribution, above 0.
+    rng : int or Generator
+    min_samples : int
+        Clients that have fewer get some from those that have most, at random.
+
+    Returns
+    -------
+    list of array of int
+        The rows of each client: none is lost, and none is with two.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range, or there are fewer than `min_samples` samples a client.
+
+    Notes
+    -----
+    Yurochkin et al. (2019). Hsu et al. (2019) draw shares of labels for each client instead,
+    so that all clients get equally many samples.
+    """
+    labels = checks.labels("y", y, np.size(y))
+    checks.number("concentration", concentration, above=0)
+    _check_enough("n_clients", n_clients, len(labels), min_samples)
+    rng = checks.generator("rng", rng)
+    owner = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        shares = rng.dirichlet(np.full(n_clients, concentration))
+        ends = np.rint(np.cumsum(shares) * len(rows)).astype(int)
+        owner[rows] = np.searchsorted(ends[:-1], np.arange(len(rows)), side="right")
+    sizes = np.bincount(owner, minlength=n_clients)
+    while sizes.min() < min_samples:
+        poorest, richest = sizes.argmin(), sizes.argmax()
+        owner[rng.choice(np.flatnonzero(owner == richest))] = poorest
+        sizes[poorest] += 1
+        sizes[richest] -= 1
+    return [np.flatnonzero(owner == k) for k in range(n_clients)]
+
+
+def partition_quantity(
+    n_samples: int, n_clients: int, spread: float, rng: Seed, min_samples: int = 1
+) -> list[Ints]:
+    """Deal out the samples 0..n_samples-1 at random, in parts of log-normally distributed sizes.
+
+    Parameters
+    ----------
+    n_samples, n_clients : int
+    spread : float
+        Standard deviation of the logarithm of a part's size before rounding, at least 0. With 0, sizes
+        differ by at most one; with 1, a third of the parts are at least e times larger or smaller than the
+        middle one.
+    rng : int or Generator
+    min_samples : int
+        What each part has, before the rest is dealt out.
+
+    Returns
+    -------
+    list of array of int
+        The rows of each client: none is lost, and none is with two.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of range, or there are fewer than `min_samples` samples a client.
+    """
+    checks.number("spread", spread, minimum=0)
+    _check_enough("n_clients", n_clients, n_samples, min_samples)
+    rng = checks.generator("rng", rng)
+    logs = spread * rng.standard_normal(n_clients)
+    weights = np.exp(logs - logs.max())
+    rest = n_samples - n_clients * min_samples
+    ends = np.rint(np.cumsum(weights / weights.sum()) * rest).astype(int)
+    ends += min_samples * np.arange(1, n_clients + 1)
+    return np.split(rng.permutation(n_samples), ends[:-1])
+
+
+def transform_clients(clients: Sequence[Client], transform: Transform, rng: Seed) -> list[Client]:
+    """Return the same clients, each with its samples seen through its own eyes: feature skew.
+
+    Each client gets a copy of its own rows, so that all of them together cost the memory of the data once
+    more. `nnbrain.data` has transforms; the clients given are not changed.
+
+    Parameters
+    ----------
+    clients : sequence of Client
+    transform : callable
+        ``transform(X, rng)`` returns the changed rows X (n_k, features) of one client. `rng` is the
+        client's own generator: what is drawn from it once holds for this client alone.
+    rng : int or Generator
+        What the clients' generators are spawned from.
+
+    Raises
+    ------
+    ValueError
+        If `transform` returns an array of another shape.
+    """
+    transformed = []
+    for client, own in zip(clients, checks.generator("rng", rng).spawn(len(clients)), strict=True):
+        rows = client.X[client.index]
+        X = checks.floats("transform's answer", transform(rows.copy(), own), rows.dtype)
+        if X.shape != rows.shape:
+            raise ValueError(f"transform must return an array of shape {rows.shape}, got {X.shape}")
+        index = np.arange(client.n_samples)
+        transformed.append(replace(client, X=X, y=client.y[client.index], index=index))
+    return transformed
+
+
+def _check_enough(name: str, parts: int, n_samples: int, min_samples: int = 1) -> None:
     checks.integer("n_samples", n_samples)
     if checks.integer(name, parts) > n_samples:
         raise ValueError(f"{name} must be at most the {n_samples} samples there are, got {parts}")
+    if checks.integer("min_samples", min_samples) * parts > n_samples:
+        raise ValueError(
+            f"min_samples must be at most {n_samples // parts}, as {parts} parts share {n_samples} samples, "
+            f"got {min_samples}"
+        )

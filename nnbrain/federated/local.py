@@ -1,11 +1,10 @@
 """Training on a client: where nearly all the time of a simulation goes."""
 
 from nnbrain import checks
-from nnbrain.checks import Floats, Ints, Seed
+from nnbrain.checks import Floats, Seed
 from nnbrain.federated.clients import Client
+from nnbrain.federated.descent import Descent
 from nnbrain.mlp.network import MLP, Workspace
-from nnbrain.mlp.optimizers import SGD
-from nnbrain.mlp.training import run_epoch
 
 
 def local_sgd(
@@ -17,8 +16,13 @@ def local_sgd(
     batch_size: int | None,
     learning_rate: float,
     rng: Seed,
+    proximal: float = 0.0,
+    drift: Floats | None = None,
 ) -> tuple[Floats, float]:
     """Return θ after plain SGD on the client's own data, and the mean loss of the last epoch.
+
+    With g the gradient of a batch's mean loss, a step goes along
+    -(g + proximal (θ - θ at the start) + drift).
 
     Parameters
     ----------
@@ -33,6 +37,11 @@ def local_sgd(
     learning_rate : float
     rng : int or Generator
         Of the shuffling.
+    proximal : float
+        At least 0: how strongly θ is drawn back to where it started. FedProx's μ.
+    drift : array (mlp.size,), optional
+        A vector that is added to every gradient. SCAFFOLD's c - c_k; μ (start - anchor) draws θ to another
+        point than its start, together with proximal=μ.
 
     Raises
     ------
@@ -42,18 +51,15 @@ def local_sgd(
         If the loss or θ becomes NaN or infinite.
     """
     checks.integer("epochs", epochs)
+    checks.number("learning_rate", learning_rate, above=0)
+    checks.number("proximal", proximal, minimum=0)
     n = client.n_samples
     size = n if batch_size is None else min(checks.integer("batch_size", batch_size), n)
-    optimizer = SGD(learning_rate)
-    workspace = Workspace(mlp, checks.theta(theta, mlp.size).copy(), size)
-    state = optimizer.init(workspace.theta)
+    theta = checks.theta(theta, mlp.size).copy()
+    descent = Descent(mlp, theta, size, float(learning_rate), float(proximal), drift)
     rng = checks.generator("rng", rng)
-
-    def gradient(batch: Ints) -> float:
-        return workspace.loss_and_grad(*workspace.rows(client.X, client.y, client.index[batch]))
-
-    losses = [run_epoch(gradient, workspace, optimizer, state, n, size, rng) for _ in range(epochs)]
-    return workspace.theta, losses[-1]
+    losses = [descent.epoch(client.X, client.y, client.index[rng.permutation(n)]) for _ in range(epochs)]
+    return theta, losses[-1]
 
 
 def local_gradient(mlp: MLP, theta: Floats, client: Client) -> tuple[Floats, float]:

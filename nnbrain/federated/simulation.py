@@ -56,6 +56,7 @@ def simulate(
     workers: int = 1,
     select: Select = uniform,
     evaluate: Callable[[Floats], Metrics] | None = None,
+    stop: Callable[[Sequence[Round]], bool] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> tuple[Floats, list[Round]]:
@@ -81,6 +82,8 @@ def simulate(
         default of `n` at random.
     evaluate : callable, optional
         Takes θ after each round and returns named metrics for the history.
+    stop : callable, optional
+        Takes the rounds so far, before each round; if it returns True, there is none any more.
     checkpoint : path, optional
         A ``.npz`` file, written anew after each round. If it is there already, the run goes on from it
         and ends with the very bits that it would have ended with.
@@ -132,6 +135,8 @@ def simulate(
     ):
         bar.update(len(federation.history))
         for number in range(len(federation.history) + 1, rounds + 1):
+            if stop is not None and stop(federation.history):
+                break
             rng = generator(seed, SELECTION, number)
             chosen = select(federation.state, clients, n_selected, rng, federation.history)
             selected = [clients[k].id for k in _positions(chosen, len(clients))]

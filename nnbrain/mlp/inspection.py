@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
@@ -218,6 +217,8 @@ def temperature(z: npt.ArrayLike, y: npt.ArrayLike) -> float:
     mean over rows of Σ p_c z_c - z_y, is zero. No T is best, and ValueError raised, where
     all predictions are right (T → 0 is better and better) or logits say no more than equal ones.
     """
+    from scipy.optimize import brentq  # half a second that every rank would spend at its start
+
     z, y = _scores("z", z, y)
     z = z - z[np.arange(len(z)), y][:, None]  # so that z_y = 0
 

@@ -86,8 +86,9 @@ class CrossEntropy:
         return checks.labels("y", y, n, k)
 
     def predict(self, z: Floats) -> Floats:
-        p: Floats = np.exp(z - z.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+        p: Floats = z - np.maximum.reduce(z, axis=1, keepdims=True)
+        np.exp(p, out=p)
+        p /= np.add.reduce(p, axis=1, keepdims=True)
         return p
 
     def value_and_delta(self, z: Floats, y: npt.NDArray[Any], share: float | Floats) -> float:

@@ -162,6 +162,8 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             on_all_ranks(lambda p, m, r: gpipe(p, 1, r), mlp, theta, [4], sizes)
+    with pytest.raises(ValueError, match="send or receive must be a microbatch, got None for both"):
+        Exchange(1)
     stages = cut_layers(mlp, [2, 2])
     with pytest.raises(ValueError, match="stages must be one for each of 3 ranks, got 2"):
         run_ranks(3, PipelineWorker, stages, theta)
