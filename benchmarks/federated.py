@@ -19,8 +19,8 @@ from run import make_environment
 from nnbrain.federated import FedAvg, make_clients, partition_iid, simulate
 from nnbrain.mlp import MLP
 
-RIVALS = {  # each with the requirements of its environment, and how it computes
-    "PyTorch, a loop": ("pytorch", "requirements.txt", "1 process"),
+RIVALS = {  # each with the requirements of its environment, if not this one's, and how it computes
+    "PyTorch, a loop": ("pytorch", None, "1 process"),
     "Flower's simulation": ("flower", "requirements-flower.txt", "2 Ray actors"),
     "fedjax": ("fedjax", "requirements-fedjax.txt", "1 process"),
     "FedLab": ("fedlab", "requirements-fedlab.txt", "1 process"),
@@ -58,7 +58,7 @@ def ours(epochs, workers, rounds):
 
 def theirs(library, requirements, epochs, rounds):
     """Return the times of a library's rounds and its versions, or the reason why there are none."""
-    python = make_environment(requirements)
+    python = make_environment(requirements) if requirements else sys.executable
     script = Path(__file__).with_name("federated_rivals.py")
     command = [python, script, library, str(epochs), str(rounds)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -31,15 +31,22 @@ def make_environment(requirements):
     folder = ROOT / Path(requirements).stem.replace("requirements", ".venv-bench")
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / ".installed"
-    constraints = ["-c", CONSTRAINTS] if requirements == "requirements.txt" else []
     lines = (HERE / requirements).read_text(encoding="utf-8")
     wanted = CONSTRAINTS.read_text(encoding="utf-8") + lines
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     print(f"Installing into {folder.name}: up to 3 GB, some minutes, once", flush=True)
     venv.create(folder, clear=True, with_pip=True)
-    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *constraints]
-    subprocess.run([*pip, "-e", ROOT], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if requirements == "requirements.txt":
+        subprocess.run([*pip, "-c", CONSTRAINTS, "-e", ROOT], check=True)
+        # What nnbrain runs on stays as it is; versions of what is not here must not keep the others out.
+        freeze = [python, "-m", "pip", "freeze", "--exclude-editable"]
+        held = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout
+        (folder / "held.txt").write_text(held, encoding="utf-8")
+        pip += ["-c", folder / "held.txt"]
+    else:
+        subprocess.run([*pip, "-e", ROOT], check=True)
     for line in lines.splitlines():
         if not line.startswith("#") and subprocess.run([*pip, line]).returncode:
             print(f"{line} does not install here; the benchmarks go on without it", flush=True)

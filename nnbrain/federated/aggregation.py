@@ -135,7 +135,7 @@ class Krum:
         checks.integer("f", self.f, minimum=0)
         checks.integer("keep", self.keep)
 
-    def scores(self, vectors: Sequence[Floats]) -> Floats:
+    def scores(self, vectors: Sequence[Floats] | Floats) -> Floats:
         """Return the score of each of the vectors (n,), which must be finite."""
         n = len(vectors)
         if n <= 2 * self.f + 2:

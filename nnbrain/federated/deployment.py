@@ -198,7 +198,7 @@ class Deployment:
         """Return what a process has printed so far."""
         return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
 
-    def wait_for(self, what: str, happened: Callable[[], bool], timeout: float = 60.0) -> None:
+    def wait_for(self, what: str, happened: Callable[[], bool], timeout: float = 120.0) -> None:
         """Wait until ``happened()``, or raise a TimeoutError that says `what` has not."""
         end = time.monotonic() + timeout
         while not happened():
@@ -220,7 +220,7 @@ class Deployment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             env=self._environment("user"),
         )
         if done.returncode:

@@ -39,15 +39,7 @@ class Descent:
 
       where the matrix in brackets is small. So several batches share one pass to read W and one to move it.
 
-    Parameters
-    ----------
-    mlp : MLP
-    theta : array (mlp.size,)
-        Where to start; it is moved.
-    batch_size : int
-    learning_rate : float
-    proximal, drift
-        As for `local_sgd`.
+    The parameters are those of `local_sgd`; `theta` is moved.
     """
 
     def __init__(
@@ -121,17 +113,10 @@ class Descent:
         self._add_product(inputs, moves, self._layers[0])
 
     def _step(self, z: Floats, target: Floats, logits: Floats, first_move: Floats) -> None:
-        """Take one step of all layers but the first, for which its move is left in `first_move`.
-
-        The first layer's answer to the batch is `z`; the last one's is left in `logits`.
-        """
+        """Take a step of all layers but the first, which gave `z`; leave its move in `first_move`."""
         n, last = len(z), len(self._layers)
         zs, outs, moves = self._buffers(n, 1, last)
         zs[0], moves[0] = z, first_move
-        if last > 1:
-            zs[-1] = logits
-        else:
-            logits[:] = z
         for i in range(last - 1):
             self._activation.forward(zs[i], outs[i][:, :-1])
             np.dot(outs[i], self._layers[i + 1], out=zs[i + 1])

@@ -235,10 +235,10 @@ def epsilon(
     below K from Rényi divergences, with Theorem 27 of Wang et al. (2019). Both bound it from above.
     """
     checks.number("noise_multiplier", noise_multiplier, minimum=0)
-    checks.integer("clients", clients)
-    if checks.integer("clients_per_round", clients_per_round) > clients:
-        raise ValueError(f"clients_per_round must be at most the {clients} clients, got {clients_per_round}")
-    checks.integer("rounds", rounds, minimum=0)
+    clients, m = checks.integer("clients", clients), checks.integer("clients_per_round", clients_per_round)
+    if m > clients:
+        raise ValueError(f"clients_per_round must be at most the {clients} clients, got {m}")
+    rounds = checks.integer("rounds", rounds, minimum=0)
     checks.number("delta", delta, above=0, below=1)
     checks.choice("sampling", sampling, ("poisson", "fixed"))
     dp = _library()
@@ -246,14 +246,14 @@ def epsilon(
         return float(np.inf) if rounds else 0.0
     # The library's multipliers are of the largest change of the sum: R, or 2R.
     z = noise_multiplier if sampling == "poisson" else noise_multiplier / 2
-    event, everybody = dp.GaussianDpEvent(z), clients_per_round == clients
+    event, everybody = dp.GaussianDpEvent(z), m == clients
     # Losses are rounded up to steps: where there is no sampling, they are large, and so may the steps be.
     step = max(5e-4, 5e-5 * rounds / z**2 if everybody else 0.0)
     accountant = dp.pld.PLDAccountant(value_discretization_interval=step)
     if sampling == "poisson" and not everybody:
-        event = dp.PoissonSampledDpEvent(clients_per_round / clients, event)
+        event = dp.PoissonSampledDpEvent(m / clients, event)
     elif not everybody:
-        event = dp.SampledWithoutReplacementDpEvent(clients, clients_per_round, event)
+        event = dp.SampledWithoutReplacementDpEvent(clients, m, event)
         accountant = dp.rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
     accountant.compose(event, rounds)
     return float(accountant.get_epsilon(delta))

@@ -97,7 +97,7 @@ def test_a_planted_trigger_is_on_its_share_with_the_target_and_nowhere_else(clie
 
 
 def test_success_is_counted_among_the_other_classes():
-    """A wire that says class 1 where feature 0 is on: marked, every other row succeeds; unmarked, one does."""
+    """A wire that says class 1 where feature 0 is on: with that marked, every other row succeeds."""
     net = MLP((2, 2))
     wire = np.array([-1.0, 1.0, 0.0, 0.0, 0.5, 0.0])  # logits (½ - x₀, x₀)
     X, y = np.array([[0.0, 5], [1, 5], [0, 5], [0, 5]]), np.array([0, 0, 0, 1])

@@ -21,14 +21,13 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process gr
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "federation_program.py"
 
 
-def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed():
+def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed(monkeypatch, tmp_path):
     """eq-served-round, eq-signed: on the wire, with Flower's own SuperLink and SuperNodes."""
     from nnbrain.federated.deployment import Deployment, make_authority, make_node_key
 
     X, y, *_ = load_digits()
     clients = make_clients(X, y, np.split(np.random.default_rng(0).permutation(len(X))[:150], [100]))
-    home = Path.home() / ".flwr"
-    was_there = home.exists()
+    monkeypatch.setenv("HOME", str(tmp_path))
     with Deployment(PROGRAM.read_text(encoding="utf-8")) as deployment:
         folder = deployment.folder
 
@@ -41,7 +40,7 @@ def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed()
             deployment.register(str(client.id))
             start(client)
         result = folder / "result.npz"
-        deployment.run(result=str(result), rounds=3, n_clients=2, timeout=20.0)
+        deployment.run(result=str(result), rounds=3, n_clients=2, timeout=30.0)
         make_node_key(folder, "node-stranger")
         deployment.start_node("stranger", client=0, data="")
         deployment.register("99")
@@ -56,7 +55,7 @@ def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed()
             deployment.wait_for(f"{name}'s end", lambda name=name: not deployment.running(f"node-{name}"))
             assert reason in deployment.log(f"node-{name}")
             assert "SuperNode ID" not in deployment.log(f"node-{name}")
-        deployment.wait_for("the result", result.exists, timeout=90)
+        deployment.wait_for("the result", result.exists, timeout=240)
         theta, history = load_run(result)
 
     assert history[0].clients == [0]
@@ -70,4 +69,4 @@ def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed()
     assert not folder.exists()
     listing = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in listing
-    assert home.exists() == was_there
+    assert list(tmp_path.iterdir()) == []  # in the home folder

@@ -255,6 +255,7 @@ def test_epsilon_at_the_edges(monkeypatch):
     run = {"clients": 100, "clients_per_round": 10, "delta": 1e-5}
     assert epsilon(1.0, rounds=0, **run) == 0.0
     assert epsilon(0.0, rounds=1, **run) == np.inf
+    assert epsilon(np.float32(1), rounds=np.int64(5), **run) == epsilon(1, rounds=5, **run)
     assert epsilon(1.0, rounds=5, **run) < epsilon(1.0, rounds=10, **run) < epsilon(0.9, rounds=10, **run)
     with pytest.raises(ValueError, match="at most the 100 clients, got 101"):
         epsilon(1.0, rounds=1, clients=100, clients_per_round=101, delta=1e-5)
