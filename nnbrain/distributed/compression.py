@@ -100,19 +100,20 @@ class Sign:
 
 @dataclass(frozen=True)
 class QSGD:
-    """Each entry rounded at random to one of s levels between zero and the norm, so that its mean is right.
+    """Each entry rounded at random to one of q levels between zero and the norm, so that its mean is right.
 
-    An entry v of a bucket with Euclidean norm v̄ becomes ± v̄ l/s, where l is one of the two whole numbers
-    beside s abs(v)/v̄, the nearer one being the likelier, so that the expected value is v. A payload is the
-    buckets' norms and ⌈nb/8⌉ bytes, for b = ⌈log₂(2s + 1)⌉ bits an entry.
+    The vector is cut into buckets. An entry x of a bucket v becomes ± ‖v‖ l/q, where l is one of the two
+    whole numbers beside a = q abs(x)/‖v‖: the upper one with the fractional part of a as its probability, so
+    that the expected value is x. A payload is the buckets' norms and ⌈nb/8⌉ bytes, for b = ⌈log₂(2q + 1)⌉
+    bits an entry.
 
     Parameters
     ----------
     levels : int
-        s, at least 1.
+        q, at least 1.
     bucket : int
-        Entries that share a norm, at least 1. The variance is at most min(d/s², √d/s) times the squared norm
-        for buckets of d entries.
+        Entries that share a norm, at least 1. The expected squared error is at most min(d/4q², √d/q) times
+        the squared norm for buckets of d entries.
 
     Raises
     ------
@@ -151,7 +152,7 @@ class QSGD:
         return np.concatenate([norms.view(np.uint8), np.packbits(bits.astype(np.uint8))])
 
     def decode(self, payload: Payload, n: int, dtype: npt.DTypeLike) -> Floats:
-        """Return each code's level times its bucket's norm over s."""
+        """Return each code's level times its bucket's norm over q."""
         end = -(-n // self.bucket) * np.dtype(dtype).itemsize
         norms = payload[:end].view(dtype)
         bits = np.unpackbits(payload[end:], count=n * self.bits).reshape(n, self.bits)
@@ -169,7 +170,7 @@ class QSGD:
 class CompressedAllreduce:
     """Sums the ranks' vectors by compressed messages: encode, gather, decode, add.
 
-    Each rank sends its payload to all others and adds up all payloads, its own included, in the order of the
+    Each rank sends its payload to all others, decodes all payloads and adds them up, its own included, in the order of the
     ranks, so all end with the same bits. With `feedback` a rank remembers what its payload left out, the
     residual, and adds it to the next vector: what was sent and the residual always make up what was given.
 
@@ -192,7 +193,7 @@ class CompressedAllreduce:
         If a setting is not of these; when called, if a vector is not as long or of the type that the first
         was.
     FloatingPointError
-        When called, if the vector has NaN or infinite entries: a code for them there is none.
+        When called, if the vector has NaN or infinite entries: there is no code for them.
 
     Notes
     -----
@@ -221,7 +222,7 @@ class CompressedAllreduce:
 
 
 def add_residual(vector: Floats, residual: Floats | None) -> None:
-    """Add to `vector`, in place, what is still owed from before.
+    """Check `vector`, and add to it, in place, what is still owed from before.
 
     Raises
     ------
