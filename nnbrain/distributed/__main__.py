@@ -29,6 +29,7 @@ RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")  # of launche
 
 EXAMPLES = """\
 Without mpiexec there is one rank. With --threads N there are N, within one process, and MPI is not needed.
+What a command can be told: python -m nnbrain.distributed train --help
 
 examples:
   mpiexec -n 4 python -m nnbrain.distributed train --checkpoint run.npz --save theta.npy
@@ -41,14 +42,15 @@ examples:
       measures messages, all-reduces and steps of training on these ranks
 
 exit codes: 0 done; 2 a wrong argument or unusable input, said on standard error; 1 a fault, with its
-traceback and its rank; 130 interrupted (where mpiexec is interrupted, its own code)."""
+traceback and its rank; 130 interrupted (if it was mpiexec that was interrupted, a code of mpiexec's)."""
 
 
 class Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Says the defaults of options that have one."""
+    """Says the defaults of options that have one, 0 as well."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return super()._get_help_string(action) if action.default else action.help
+        none = action.default is None or action.default is False
+        return action.help if none else super()._get_help_string(action)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,44 +67,70 @@ def parser() -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=text, description=text, formatter_class=Formatter)
         hidden = [256] if name == "bench" else [64]
         one.add_argument(
-            "--hidden", type=positive, nargs="*", default=hidden, help="units of each hidden layer"
+            "--hidden",
+            type=positive,
+            nargs="*",
+            default=hidden,
+            metavar="N",
+            help="units of each hidden layer" + (", as in training" if name == "predict" else ""),
         )
-        one.add_argument("--threads", type=positive, help="ranks within this process, instead of MPI's")
+        one.add_argument(
+            "--threads", type=positive, metavar="N", help="so many ranks within this process, without mpiexec"
+        )
+        return one
+
+    def data(one: argparse.ArgumentParser, rows: str) -> None:
+        one.add_argument("--data", type=known, default="digits", help=rows)
+        one.add_argument(
+            "--in-memory", action="store_true", help="each rank reads the whole folder of shards first"
+        )
+
+    def progress(one: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--progress",
             action=argparse.BooleanOptionalAction,
             help="a progress bar on rank 0; by default if standard error is a terminal",
         )
-        return one
-
-    def data(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--data", type=known, default="digits", help="digits, mnist, or a folder of shards")
-        one.add_argument("--in-memory", action="store_true", help="read a folder of shards at once")
 
     one = command("train", "Train on all ranks together; each takes its part of every batch.")
-    data(one)
-    one.add_argument("--epochs", type=positive, default=10, help="passes through the data")
-    one.add_argument("--batch-size", type=positive, default=64, help="samples a step, of all ranks together")
-    one.add_argument("--learning-rate", type=float, default=0.1, help="step size")
-    one.add_argument("--momentum", type=float, default=0.0, help="share of the last step kept, in [0, 1)")
+    data(one, "digits, mnist, or a folder of shards")
+    progress(one)
+    one.add_argument("--epochs", type=positive, metavar="N", default=10, help="passes through the data")
+    one.add_argument(
+        "--batch-size", type=positive, metavar="N", default=64, help="samples a step, of all ranks together"
+    )
+    one.add_argument("--learning-rate", type=float, metavar="X", default=0.1, help="step size, above 0")
+    one.add_argument(
+        "--momentum", type=float, metavar="X", default=0.0, help="share of the last step kept, in [0, 1)"
+    )
     one.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of all arithmetic")
-    one.add_argument("--seed", type=int, default=0, help="at least 0, of first weights and of batches")
-    one.add_argument("--save", type=new_file, help="file for the trained vector theta (.npy)")
+    one.add_argument(
+        "--seed", type=natural, metavar="N", default=0, help="of the first theta and of the batches"
+    )
+    one.add_argument("--save", type=new_file, metavar="FILE", help="for the trained vector theta (.npy)")
     one.add_argument(
         "--checkpoint",
         type=new_file,
+        metavar="FILE",
         help="file (.npz) that is written after each epoch; if it is there, training goes on from it",
     )
 
     one = command("predict", "Label rows on all ranks together; each takes its part of the rows.")
-    data(one)
-    one.add_argument("--theta", type=Path, required=True, help="file of train --save, or a checkpoint")
-    one.add_argument("--block", type=positive, default=1024, help="rows that a rank labels at once")
-    one.add_argument("--out", type=new_file, help="file for the labels (.npy)")
+    data(one, "the test rows of digits or of mnist, or all rows in a folder of shards")
+    one.add_argument(
+        "--theta", type=Path, metavar="FILE", required=True, help="of train --save, or a checkpoint"
+    )
+    one.add_argument(
+        "--block", type=positive, metavar="N", default=1024, help="rows that a rank labels at once"
+    )
+    one.add_argument("--out", type=new_file, metavar="FILE", help="for the labels (.npy)")
 
     one = command("bench", "Measure messages, all-reduces and steps of training on these ranks.")
-    one.add_argument("--batch-size", type=positive, default=256, help="samples a step, of all ranks together")
-    one.add_argument("--json", type=new_file, help="file for what was measured, in seconds")
+    progress(one)
+    one.add_argument(
+        "--batch-size", type=positive, metavar="N", default=256, help="samples a step, of all ranks together"
+    )
+    one.add_argument("--json", type=new_file, metavar="FILE", help="for what was measured, in seconds")
     return top
 
 
@@ -113,10 +141,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def natural(text: str) -> int:
+    """Return the text as an integer of at least 0."""
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
 def known(text: str) -> str:
     """Return the text as the name of a data set, or of a folder with one."""
     if text not in ("digits", "mnist") and not (Path(text) / MANIFEST).is_file():
-        raise argparse.ArgumentTypeError(f"must be digits, mnist or a folder of shards, got {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be digits, mnist or a folder of shards (with a {MANIFEST}), got {text!r}"
+        )
     return text
 
 
@@ -137,6 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = parser().parse_args(arguments)  # what is wrong with them is said once, by rank 0
     program = COMMANDS[options.command]
     if options.threads:
+        if elsewhere:  # several launched: each would do all of the work, and write the same files
+            parser().error("--threads starts its ranks itself; leave out either it or mpiexec")
         return run_on_threads(program, options)
     return run_on_mpi(program, options)
 
@@ -146,9 +185,11 @@ def run_on_threads(program: Program, options: argparse.Namespace) -> int:
     try:
         run_ranks(options.threads, program, options)
     except EXPECTED as error:
-        parser().error(" ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", []))]))
+        text = " ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", []))])
+        parser().exit(USAGE, f"{options.command}: {type(error).__name__}: {text}\n")
     except KeyboardInterrupt:
-        return interrupted()
+        complain("interrupted")
+        return INTERRUPTED
     return 0
 
 
@@ -167,7 +208,8 @@ def run_on_mpi(program: Program, options: argparse.Namespace) -> int:
         with threadpool_limits(limits=1, user_api="blas"):  # as run_ranks does: same sums, same bits
             program(comm, options)
     except KeyboardInterrupt:
-        code = interrupted()
+        code = INTERRUPTED
+        complain(f"rank {comm.Get_rank()}: stopped by Ctrl-C, or by mpiexec as another rank has failed")
     except EXPECTED as error:
         code = USAGE
         complain(f"rank {comm.Get_rank()}: {type(error).__name__}: {error}")
@@ -179,12 +221,6 @@ def run_on_mpi(program: Program, options: argparse.Namespace) -> int:
     if comm.Get_size() > 1:
         comm.Abort(code)  # one rank that fails must not leave the others waiting for it
     return code
-
-
-def interrupted() -> int:
-    """Say so, and return the exit code for it."""
-    complain("interrupted")
-    return INTERRUPTED
 
 
 def complain(text: str) -> None:

@@ -163,7 +163,13 @@ def straggler(
 def _per_worker(name: str, seconds: float | Sequence[float]) -> Callable[[int], float]:
     if isinstance(seconds, Sequence | np.ndarray):
         each = [checks.number(f"{name}[{i}]", value, above=0) for i, value in enumerate(seconds)]
-        return lambda worker: each[worker]
+
+        def of(worker: int) -> float:
+            if worker >= len(each):
+                raise ValueError(f"{name} must have an entry for worker {worker}, got {len(each)} entries")
+            return each[worker]
+
+        return of
     value = checks.number(name, seconds, above=0)
     return lambda worker: value
 

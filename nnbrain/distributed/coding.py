@@ -15,9 +15,8 @@ import numpy as np
 from nnbrain import checks
 from nnbrain.checks import Floats
 
-TOLERANCE = (
-    1e-8  # of aᵀB against 1; up to p = 14 the codes here reach 1e-9, a set that cannot be decoded 1e-3
-)
+# Of aᵀB against 1. Up to p = 14 the codes here reach 1e-9, and a set that cannot be decoded 1e-3.
+TOLERANCE = 1e-8
 
 
 def fractional_repetition(p: int, s: int) -> Floats:
@@ -76,6 +75,7 @@ def cyclic_repetition(p: int, s: int) -> Floats:
     Algorithm 2 of the paper takes its rows from a random space of as many dimensions, which now and then
     magnifies rounding much more. That any p - s rows span ours has been tried for every set of
     them up to p = 14, where the decoded sum is exact to 1e-10; `decoding_vector` tries it each time.
+    Rounding grows with p: from about 20 workers on, with half of them lost, some sets are refused.
     """
     p, s = _check_sizes(p, s)
     points = np.cos((np.arange(p) + 0.5) * np.pi / p)  # Chebyshev's: the polynomials stay of one size
@@ -107,7 +107,7 @@ def decoding_vector(B: Floats, survivors: Iterable[int]) -> Floats:
     ------
     ValueError
         If `survivors` has a number twice or out of range, or the sum cannot be had from them. With s + 1
-        partitions a worker, p - s survivors are always enough, and some sets of fewer.
+        partitions a worker, p - s survivors are always enough, but for rounding, and some sets of fewer.
     """
     p = len(B)
     alive = sorted(survivors)
@@ -118,10 +118,13 @@ def decoding_vector(B: Floats, survivors: Iterable[int]) -> Floats:
         a = np.zeros(p)
         a[alive] = np.linalg.lstsq(B[alive].T, np.ones(p), rcond=None)[0]
     if not np.allclose(a @ B, 1, rtol=0, atol=TOLERANCE):
-        s = int(np.count_nonzero(B, axis=1).max()) - 1
+        lost, s = p - len(alive), int(np.count_nonzero(B, axis=1).max()) - 1
+        reason = f"this code is made for at most {s} losses"
+        if lost <= s:
+            reason = "rounding hides the sum, or B is no code for so many losses"
         raise ValueError(
-            f"survivors do not determine the sum: {p - len(alive)} of {p} workers are lost, only {alive} "
-            f"are left, and this code is made for at most {s} losses"
+            f"survivors do not determine the sum: {lost} of {p} workers are lost, only {alive} are left, "
+            f"and {reason}"
         )
     return a
 

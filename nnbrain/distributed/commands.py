@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -41,9 +40,12 @@ def train_command(comm: Communicator, options: argparse.Namespace) -> None:
     classes = 10 if test else max(2, int(y.max()) + 1)
     mlp = MLP((X.shape[1], *options.hidden, classes))
     metered = Metered(comm)
+    here = 0  # epochs of this run; those before it are in the checkpoint
     with bar_on_rank_0(comm, options, options.epochs) as bar:
 
         def after_epoch(epoch: int, loss: float) -> None:
+            nonlocal here
+            here += 1
             bar.set_postfix(loss=f"{loss:.4f}")
             bar.update(epoch + 1 - bar.n)
 
@@ -66,6 +68,8 @@ def train_command(comm: Communicator, options: argparse.Namespace) -> None:
         line += f", loss {losses[-1]:.4f}"
         if test:
             line += f", test accuracy {mlp.accuracy(theta, *test):.4f}"
+        if here < options.epochs:
+            line += f" ({options.epochs - here} of {options.epochs} epochs from {options.checkpoint})"
         if options.save:
             save(options.save, partial(np.save, arr=theta))
     say(line)
@@ -172,7 +176,7 @@ def seconds_of(comm: Communicator, allreduce: Allreduce, n_bytes: int) -> float:
 
 def report(found: dict[str, Any], mlp: MLP, batch_size: int) -> str:
     """Return what `bench_command` found as text."""
-    lines = [f"{found['ranks']} ranks"]
+    lines = [f"{found['ranks']} rank{'s' if found['ranks'] > 1 else ''}"]
     if "alpha" in found:
         lines.append(f"a message takes {1e6 * found['alpha']:.2f} us and {1e9 * found['beta']:.3f} ns a byte")
     curves = found["allreduce"]
@@ -207,10 +211,11 @@ def say(text: str, stream: TextIO | None = None) -> None:
 
 def save(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file under another name, then rename: it is whole or not there."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
             write(file)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

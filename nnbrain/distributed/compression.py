@@ -170,9 +170,10 @@ class QSGD:
 class CompressedAllreduce:
     """Sums the ranks' vectors by compressed messages: encode, gather, decode, add.
 
-    Each rank sends its payload to all others, decodes all payloads and adds them up, its own included, in the order of the
-    ranks, so all end with the same bits. With `feedback` a rank remembers what its payload left out, the
-    residual, and adds it to the next vector: what was sent and the residual always make up what was given.
+    Each rank sends its payload to all others, decodes all payloads and adds them up, its own included, in the
+    order of the ranks, so all end with the same bits. With `feedback` a rank remembers what its payload left
+    out, the residual, and adds it to the next vector: what was sent and the residual always make up what was
+    given.
 
     Parameters
     ----------

@@ -105,8 +105,12 @@ def suspicions(gaps: Floats, window: int = 1000) -> Floats:
     squares = np.cumsum(np.concatenate([[0], centred**2]))
     mean = (sums[w:-1] - sums[: -w - 1]) / w
     variance = ((squares[w:-1] - squares[: -w - 1]) - w * mean**2) / (w - 1)
-    z = (centred[w:] - mean) / np.sqrt(variance)
-    return np.asarray(-log_ndtr(-z) / math.log(10))
+    hidden = variance <= 1e-8 * squares[-1]  # by the rounding of the sums
+    z = (centred[w:] - mean) / np.sqrt(np.where(hidden, 1, variance))
+    values = np.asarray(-log_ndtr(-z) / math.log(10))
+    for i in np.flatnonzero(hidden):
+        values[i] = phi(Heartbeats(0.0, tuple(gaps[i : i + w])), float(gaps[i + w]))
+    return values
 
 
 def false_alarm_rate(threshold: float, window: int | None = None) -> float:

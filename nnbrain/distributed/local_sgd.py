@@ -31,9 +31,9 @@ def train_with_local_steps(
     """Return θ after training in which the ranks speak every `local_steps` steps only, and the losses.
 
     The ranks draw the same batches and share them as in `nnbrain.distributed.train`, but each steps along its
-    own part of the gradient times p, so that this is of the whole's size. After so many steps, and at the end,
-    the moves since they last agreed are averaged, and all go on from there. With one local step and SGD this is `train`,
-    to rounding, however unequal the parts.
+    own part of the gradient, times p to be of the whole's size. After so many steps, and at the end, the
+    moves since they last agreed are averaged, and all go on from there. With one local step and SGD this is
+    `train`, to rounding, however unequal the parts.
 
     Parameters
     ----------

@@ -4,6 +4,7 @@ A schedule yields instructions. `replay` gives them virtual clocks, and `nnbrain
 executes them: what is drawn as a timeline is what runs.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,10 +29,10 @@ class Backward:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Send to a neighbour, receive from it, or both at once: what is None is left out.
+    """Send to the rank `peer`, a neighbour, receive from it, or both at once: what is None is left out.
 
-    `send` and `receive` are microbatches. Outputs of a stage go to the right-hand neighbour, rank + 1,
-    and ∂L/∂outputs come back from it. Whoever sends waits for the receiver.
+    `send` and `receive` are numbers of microbatches. What is sent depends on the direction: to the right,
+    rank + 1, a stage's outputs, and to the left ∂L/∂inputs. Whoever sends waits for the receiver.
     """
 
     peer: int
@@ -77,7 +78,7 @@ def gpipe(p: int, m: int, rank: int) -> Iterator[Instruction]:
 
 
 def one_f_one_b(p: int, m: int, rank: int) -> Iterator[Instruction]:
-    """Yield what `rank` of `p` does with a batch of `m` microbatches: soon one forward, one back, in turn.
+    """Yield what `rank` of `p` does with a batch of `m` microbatches: one forward, one back, in turn.
 
     Rank r goes forward p - 1 - r times to fill the pipeline; from then on each forward is followed by a
     backward, so it never keeps more than p - r microbatches. Between the two, outputs that go right and
@@ -120,6 +121,9 @@ def _neighbours(p: int, m: int, rank: int) -> tuple[int | None, int | None]:
     return (rank - 1 if rank else None), (rank + 1 if rank < p - 1 else None)
 
 
+_Side = tuple[int, int, int, str]  # of a message: source, destination, microbatch, "send" or "receive"
+
+
 class Span(NamedTuple):
     """An instruction that a rank was busy with, and its start and end in virtual time."""
 
@@ -157,7 +161,8 @@ def replay(
     queues = [list(schedule) for schedule in schedules]
     spans: list[list[Span]] = [[] for _ in queues]
     clock, done = [0.0] * len(queues), [0] * len(queues)
-    ready: dict[tuple[int, int, int, str], float] = {}  # source, destination, microbatch, side: since when
+    ready: dict[tuple[_Side, int], float] = {}  # a side and which time it comes: since when
+    passed: Counter[_Side] = Counter()
     moved = True
     while moved:
         moved = False
@@ -166,11 +171,14 @@ def replay(
                 instruction, start = queue[done[rank]], clock[rank]
                 if isinstance(instruction, Exchange):
                     ours, theirs = _sides(rank, instruction)
-                    for side in ours:
+                    nth = [passed[side] for side in ours]  # the next batch has the same microbatches
+                    for side in zip(ours, nth, strict=True):
                         ready.setdefault(side, start)
-                    if not all(side in ready for side in theirs):
+                    sides = [*zip(ours, nth, strict=True), *zip(theirs, nth, strict=True)]
+                    if not all(side in ready for side in sides):
                         break
-                    start = max(ready[side] for side in ours + theirs)
+                    start = max(ready[side] for side in sides)
+                    passed.update(ours)
                     clock[rank] = start + message
                 elif not isinstance(instruction, Step):
                     clock[rank] += duration(rank, instruction)
@@ -184,9 +192,7 @@ def replay(
     return spans
 
 
-def _sides(
-    rank: int, exchange: Exchange
-) -> tuple[list[tuple[int, int, int, str]], list[tuple[int, int, int, str]]]:
+def _sides(rank: int, exchange: Exchange) -> tuple[list[_Side], list[_Side]]:
     """Return what an exchange offers or asks for, and what the peer must ask for or offer."""
     ours, theirs = [], []
     if exchange.send is not None:
@@ -199,7 +205,7 @@ def _sides(
 
 
 def bubble(spans: Sequence[Sequence[Span]]) -> float:
-    """Return the share of all ranks' time, from the start to the end of all, that they do not compute in."""
+    """Return the share of the ranks' time, from 0 to the end of the last, in which they do not compute."""
     end = max(span.end for row in spans for span in row)
     busy = sum(s.end - s.start for row in spans for s in row if isinstance(s.instruction, Forward | Backward))
     return 1 - busy / (len(spans) * end)

@@ -14,17 +14,16 @@ class PowerSGD:
     """Sums the ranks' gradients as matrices of low rank, one a layer.
 
     The weights' gradient M of a layer (fan_in, fan_out) is replaced by P Qᵀ, where P and Q have r columns
-    each: P is an orthonormal basis of M Q, for the Q of the call before, made orthonormal (random in the first
-    call); then the new Q is Mᵀ P. So P Qᵀ = P Pᵀ M, M projected on the columns of P. Both products are linear
-    in M, so an all-reduce sums them, whose cost hardly grows with the number of ranks.
+    each: P is an orthonormal basis of M Q, for the Q of the call before, made orthonormal (at first random);
+    then the new Q is Mᵀ P. So P Qᵀ = P Pᵀ M, M projected on the columns of P. Both products are linear in M,
+    so an all-reduce sums them, whose cost hardly grows with the number of ranks.
     Biases travel as they are. What its own M loses, each rank remembers and adds to the next gradient.
 
     Parameters
     ----------
     mlp : MLP
     rank : int
-        r, the number of columns (no rank of a communicator), at least 1; a matrix with no more rows or columns
-        than that is sent whole, and nothing is lost.
+        r, the number of columns, at least 1; of a gradient with no more rows or columns nothing is lost.
     feedback : bool
         Whether the residual is kept, or else forgotten.
     seed : int
@@ -46,8 +45,8 @@ class PowerSGD:
     -----
     Vogels, Karimireddy & Jaggi (2019), Algorithms 1 and 2; here Q is made orthonormal too. It spans the same
     space, unless its columns are dependent, as where units were off in the last batch: then others fill the
-    places of those that would be lost. Bases are computed on every rank: for the same bits on all, they need the same linear
-    algebra library.
+    places of those that would be lost. Bases are computed on every rank: for the same bits on all, they need
+    the same linear algebra library.
     """
 
     def __init__(self, mlp: MLP, rank: int, *, feedback: bool = True, seed: int = 0) -> None:

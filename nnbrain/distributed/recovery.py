@@ -236,7 +236,7 @@ def simulate_job(
     total, done, ahead = 0.0, 0, 0.0  # ahead: what a restart still adds to the attempt
     while done < segments:
         needed = ahead + interval + cost
-        failure = rng.exponential(mtbf)
+        failure = rng.exponential(mtbf)  # from now on: failures at random have no memory
         if failure < needed:
             total += failure
             ahead = restart

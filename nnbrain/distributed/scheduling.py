@@ -60,8 +60,8 @@ def work_off(
 def fair_shares(n: int, seconds: Sequence[float]) -> list[int]:
     """Return how many of n equal tasks each worker should do for all to be done as soon as possible.
 
-    Each task goes to whoever would be done with it first. That no division ends earlier is known before
-    the work begins only if the seconds that each worker needs for a task are.
+    Each task goes to whoever would be done with it first. No division ends earlier, provided that worker r
+    does need ``seconds[r]`` for a task.
 
     Raises
     ------
@@ -97,8 +97,8 @@ def serve(
 ) -> Iterator[Served]:
     """Serve arrivals in their order, by one server, in batches; yield each batch when it is served.
 
-    The server begins as soon as it is free and `smallest` have arrived, or all that ever will; it takes
-    all that wait by then, but at most `largest`.
+    The server begins as soon as it is free and `smallest` are waiting, or fewer if no more will come; it
+    takes all that wait by then, but at most `largest`.
 
     Parameters
     ----------

@@ -185,12 +185,11 @@ class Shards(Stored):
         rows = np.empty(shape, self.dtype) if out is None else out
         if rows.shape != shape:
             raise ValueError(f"out must have shape {shape}, got {rows.shape}")
-        flat, index = rows.reshape(-1, *self.shape[1:]), index.ravel()
         where = np.searchsorted(self._ends, index, side="right")
         for i in np.unique(where):  # a shard at a time, however many rows it gives
-            here = np.flatnonzero(where == i)
+            here = where == i
             part = self._parts[i]
-            flat[here] = part[index[here] - (self._ends[i] - len(part))]
+            rows[here] = part[index[here] - (self._ends[i] - len(part))]
         return rows
 
 

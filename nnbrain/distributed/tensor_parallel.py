@@ -71,7 +71,7 @@ class TensorCut:
                     )
 
     def units(self, rank: int) -> list[slice]:
-        """Return which units of each layer, the inputs first, `rank` has: all, where a layer is whole."""
+        """Return the slice of each layer's units, the inputs first, that `rank` has: all, if it is whole."""
         assert self.shares is not None
         last = len(self.mlp.sizes) - 1
         ends = np.cumsum([0, *self.shares]) / np.sum(self.shares)
@@ -133,8 +133,8 @@ class TensorCut:
 class TensorParallel:
     """One rank's part of a network that all ranks compute together, and the memory for it.
 
-    What `nnbrain.mlp.network.Workspace` is to one rank alone: an optimiser moves `theta` against `grad`,
-    rank by rank, without a word between them.
+    It is used as a `nnbrain.mlp.network.Workspace` is: `loss_and_grad` leaves the gradient in `grad`, and
+    an optimiser moves `theta`. The first needs all ranks; for the second, each rank moves its own part.
 
     Parameters
     ----------
@@ -203,14 +203,17 @@ class TensorParallel:
         TypeError, ValueError
             If X does not fit the network, or has more rows than `batch_size`.
         """
-        out = self._our_columns(X)
+        inputs = self._our_columns(X)
         self._kept = []
-        for _, workspace in self._blocks:
-            z = workspace.forward(out)  # our part of a sum over all ranks' units
+        for i, (_, workspace) in enumerate(self._blocks):
+            if i:
+                _, z = self._kept[i - 1]
+                inputs = np.empty_like(z)
+                self._activation.forward(z, inputs)
+            # our part of a sum over all ranks' units, then the whole
+            z = workspace.forward(inputs)
             self._allreduce(self._comm, z.reshape(-1))
-            self._kept.append((out, z))
-            out = np.empty_like(z)
-            self._activation.forward(z, out)
+            self._kept.append((inputs, z))
         return z
 
     def backward(self, delta: Floats) -> None:
@@ -218,6 +221,7 @@ class TensorParallel:
         for i in reversed(range(len(self._blocks))):
             block, workspace = self._blocks[i]
             inputs, _ = self._kept[i]
+            # from delta of the block's last layer to that of its first
             delta = workspace.backward(inputs, delta)
             if i:
                 # our part of the blame on the inputs, then the whole

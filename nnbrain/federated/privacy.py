@@ -35,7 +35,8 @@ def poisson(
 ) -> Sequence[int]:
     """Select each client independently with probability n/K: `n` of the K come on average.
 
-    It is the selection that `epsilon` counts on. It may draw nobody, with probability (1 - n/K)^K.
+    It is the selection that `epsilon` counts on. It may draw nobody, with probability (1 - n/K)^K, about
+    e⁻ⁿ: a round that `simulate` refuses, as there are no losses to report of it.
     """
     return np.flatnonzero(rng.random(len(clients)) < n / len(clients)).tolist()
 
@@ -136,9 +137,9 @@ class DifferentiallyPrivate:
         """Return the algorithm's update, clipped; and, if R adapts, whether it was short enough."""
         update = self.algorithm.client_update(_inner(state), client, rng)
         if update.more:
+            besides = ", ".join(sorted(update.more))
             raise ValueError(
-                f"algorithm must send one vector a client, got {sorted(update.more)} besides, which would "
-                "reach the server without noise"
+                f"algorithm must send one vector a client, got besides, without noise: {besides}"
             )
         bound = float(state[BOUND])
         short = np.array(np.linalg.norm(update.vector) <= bound, np.int8)
@@ -147,14 +148,14 @@ class DifferentiallyPrivate:
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
         """Return the state after the algorithm has taken the noisy mean for an update."""
-        number, bound = int(state[ROUND]) + 1, float(state[BOUND])
-        rng = generator(self.seed, NOISE, number)
-        noise = rng.normal(0, self.vector_noise * bound, state["theta"].shape)
-        total = sum((u.vector for u in updates), np.zeros_like(state["theta"]))
-        mean = ((total + noise) / self.clients_per_round).astype(state["theta"].dtype)
+        number, bound, m = int(state[ROUND]) + 1, float(state[BOUND]), self.clients_per_round
+        theta, rng = state["theta"], generator(self.seed, NOISE, number)
+        total = sum((u.vector for u in updates), np.zeros_like(theta))
+        noise = rng.normal(0, self.vector_noise * bound, theta.shape)
+        mean = ((total + noise) / m).astype(theta.dtype)
         if self.quantile is not None:
-            above = sum(float(u.more["short"]) - 0.5 for u in updates) + rng.normal(0, self.count_noise)
-            share = above / self.clients_per_round + 0.5
+            count = sum(float(u.more["short"]) - 0.5 for u in updates)
+            share = 0.5 + (count + rng.normal(0, self.count_noise)) / m
             bound *= float(np.exp(-self.clip_rate * (share - self.quantile)))
         one = Update(client=-1, vector=mean, n_samples=1, loss=0.0)
         following = self.algorithm.server_update(_inner(state), [one])

@@ -272,6 +272,7 @@ def test_where_constant_delay_becomes_unstable(tau):
         (ValueError, "latency must be", lambda: Cluster(2, steady(1.0), latency=-1)),
         (ValueError, "seconds must be", lambda: steady(0.0)),
         (ValueError, r"mean\[1\] must be", lambda: exponential([1.0, -2.0])),
+        (ValueError, "seconds must have an entry for worker 1", lambda: Cluster(2, steady([1.0])).start(1)),
         (ValueError, "shape must be", lambda: pareto(1.0, 1.0)),
         (ValueError, "chance must be", lambda: straggler(steady(1.0), 2, chance=1.5)),
         (ValueError, "worker must be an idle one", lambda: Cluster(2, steady(1.0)).start(2)),

@@ -106,6 +106,18 @@ def test_more_losses_are_borne_by_teams_as_long_as_each_has_a_survivor():
         decoding_vector(B, [])
 
 
+def test_a_sum_that_rounding_hides_is_refused_and_not_returned():
+    """Of 32 workers half are lost: each set either decodes or says why not."""
+    rng, B, refused = np.random.default_rng(0), cyclic_repetition(32, 16), 0
+    for _ in range(60):
+        alive = rng.choice(32, 16, replace=False)
+        try:
+            np.testing.assert_allclose(decoding_vector(B, alive) @ B, 1, rtol=0, atol=1e-8)
+        except ValueError as error:
+            refused += "16 of 32 workers are lost" in str(error) and "rounding hides" in str(error)
+    assert refused > 0
+
+
 def test_fractional_repetition_by_hand():
     """The example of teams of two: 0 and 1 share partitions 0 and 1; 2 and 3 share 2 and 3."""
     expected = [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]

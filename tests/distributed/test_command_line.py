@@ -72,6 +72,32 @@ def test_more_ranks_than_samples(tmp_path, capsys):
     assert "3 rows on 5 ranks" in capsys.readouterr().out
 
 
+def test_what_was_done_before_is_said(tmp_path, capsys):
+    command = ["train", "--threads", "2", "--hidden", "4", "--checkpoint", str(tmp_path / "run.npz")]
+    for epochs in (2, 5, 5):
+        assert main([*command, "--epochs", str(epochs), "--save", str(tmp_path / "theta.npy")]) == 0
+    first, second, third = re.findall("rank 0.*", capsys.readouterr().out)
+    assert "epochs from" not in first
+    assert second.endswith(f"(2 of 5 epochs from {tmp_path / 'run.npz'})")
+    assert third.endswith(f"(5 of 5 epochs from {tmp_path / 'run.npz'})")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.npz", "theta.npy"]
+    new = tmp_path / "new"
+    new.touch()  # what others may do with a file is as for any new one
+    assert (tmp_path / "theta.npy").stat().st_mode == new.stat().st_mode
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "bench"])
+def test_help_says_every_default(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "units of each hidden layer" in said
+    if command == "train":
+        assert "in [0, 1) (default: 0.0)" in said
+        assert "and of the batches (default: 0)" in said
+
+
 def test_bench_on_threads_says_and_writes_what_it_measured(tmp_path, capsys):
     assert main(["bench", "--threads", "2", "--hidden", "4", "--json", str(tmp_path / "b.json")]) == 0
     said, found = capsys.readouterr().out, json.loads((tmp_path / "b.json").read_text())
@@ -98,6 +124,9 @@ def test_bench_on_threads_says_and_writes_what_it_measured(tmp_path, capsys):
         (["train", "--data", "unlabelled"], "have no labels to learn"),
         (["train", "--data", "damaged"], "X-00000.npy' is damaged"),
         (["train", "--batch-size", "9999"], "got 9999 (raised on rank"),
+        (["train", "--learning-rate", "0"], "train: ValueError: learning_rate must be finite and > 0, got 0"),
+        (["train", "--seed", "-1"], "--seed: must be an integer >= 0, got '-1'"),
+        (["train", "--data", "."], "a folder of shards (with a manifest.json), got '.'"),
     ],
 )
 def test_what_cannot_work_is_said(arguments, message, trained, tmp_path, monkeypatch, capsys):
@@ -226,6 +255,9 @@ def test_processes_predict_what_one_does_and_say_a_wrong_option_once(trained, tm
     code, _, err = Job(tmp_path, *ON_TWO, *OURS, "predict", "--block", "0").end()
     assert code == 2
     assert err.count("must be an integer >= 1, got '0'") == 1
+    code, _, err = Job(tmp_path, *ON_TWO, *OURS, "train", "--threads", "2").end()
+    assert code == 2
+    assert err.count("leave out either it or mpiexec") == 1
 
 
 @needs_mpi

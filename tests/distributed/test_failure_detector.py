@@ -11,6 +11,10 @@ from nnbrain.distributed import Heartbeats, alarm_time, false_alarm_rate, hear, 
 GAPS = (1.0, 1.2, 0.9, 1.1)
 
 
+def phi_of(*gaps, then=1.0):
+    return phi(Heartbeats(0.0, gaps), then)
+
+
 def test_suspicion_is_minus_the_logarithm_of_a_normal_tail():
     """eq-phi, against the error function; far out, against the tail's asymptote."""
     beats = Heartbeats(10.0, GAPS)
@@ -59,6 +63,14 @@ def test_a_record_at_once_is_the_same_as_one_by_one():
             expected.append(phi(beats, beats.last + gap))
         beats = hear(beats, beats.last + gap, window=12)
     np.testing.assert_allclose(suspicions(gaps, 12), expected, rtol=1e-8)
+
+
+def test_a_record_at_once_is_right_where_gaps_are_all_equal_or_one_is_huge():
+    np.testing.assert_array_equal(
+        suspicions(np.array([1.0, 1, 1, 1, 2, 1]), 3), [0, math.inf, phi_of(1, 1, 2)]
+    )
+    gaps = np.array([1e9, 1.0, 1.2, 0.9, 1.1])  # its square swallows the others' in a running sum
+    np.testing.assert_allclose(suspicions(gaps, 3)[1], phi_of(1.0, 1.2, 0.9, then=1.1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("window", [10, 100, 1000])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -124,6 +125,17 @@ def test_a_hand_made_timeline():
     ]
     assert times == [[(0, 1), (5, 7)], [(1.5, 2.5), (2.5, 4.5)]]
     assert bubble(spans) == pytest.approx(1 - 6 / 14)
+
+
+@both
+def test_a_second_batch_begins_where_the_first_has_ended(schedule):
+    """The same messages come again, and meet those of their own batch: no rank's clock goes back."""
+    once = replay([schedule(3, 4, rank) for rank in range(3)])
+    twice = replay([[*schedule(3, 4, rank), *schedule(3, 4, rank)] for rank in range(3)])
+    for row, first in zip(twice, once, strict=True):
+        assert row[: len(first)] == first
+        assert all(later.start >= earlier.end for earlier, later in pairwise(row))
+    assert twice[0][-1].end == 2 * once[0][-1].end
 
 
 def apart(schedule):

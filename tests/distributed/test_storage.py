@@ -35,6 +35,10 @@ def test_rows_come_back_in_any_order_and_from_any_shard(folder):
     taken = np.take(shards, [0, 5000, 500, -7], 0, out=out, mode="clip")
     assert taken is out
     np.testing.assert_array_equal(out, X.astype(float)[[0, 1437, 500, 0]])
+    index = np.array([[3, 1, 501], [901, 0, -1]])
+    scattered = np.zeros((64, 3, 2)).transpose(2, 1, 0)
+    shards.take(index, out=scattered)
+    np.testing.assert_array_equal(scattered, X[index])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

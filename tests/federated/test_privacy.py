@@ -155,7 +155,7 @@ def chatty(update, state, client, rng):
 
 def test_an_algorithm_that_sends_more_is_refused(clients):
     private = DifferentiallyPrivate(Altered(FedAvg(mlp), chatty), 30, 1.0, 1.0)
-    with pytest.raises(ValueError, match=r"algorithm must send one vector a client, got \['mean'\] besides"):
+    with pytest.raises(ValueError, match=r"algorithm must send one vector a client, got .*: mean"):
         simulate(private, clients, theta, rounds=1)
 
 
