@@ -152,7 +152,7 @@ def known(text: str) -> str:
     """Return the text as the name of a data set, or of a folder with one."""
     if text not in ("digits", "mnist") and not (Path(text) / MANIFEST).is_file():
         raise argparse.ArgumentTypeError(
-            f"must be digits, mnist or a folder of shards (with a {MANIFEST}), got {text!r}"
+            f"must be digits, mnist or a folder of shards, got {text!r} (which has no {MANIFEST})"
         )
     return text
 

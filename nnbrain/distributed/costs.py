@@ -234,14 +234,14 @@ def amdahl(p: npt.ArrayLike, serial: float) -> Floats:
 
 
 def gustafson(p: npt.ArrayLike, serial: float) -> Floats:
-    """Return how many times more work p ranks do in the *same* time, of which a share `serial` is not shared.
+    """Return by what factor p ranks do more work in the *same* time, of which a share `serial` is not divided.
 
     Parameters
     ----------
     p : array
         Ranks, at least 1.
     serial : float
-        Share of each rank's time in the parallel run, in [0, 1].
+        Share of the p ranks' time that goes into what they cannot divide, in [0, 1].
 
     Notes
     -----

@@ -41,7 +41,7 @@ def make_authority(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
 
 
 def make_certificate(folder: Path, name: str, authority: str, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write ``name.crt`` and ``name.key``, of a server at 127.0.0.1, signed by the `authority`'s key."""
+    """Write ``name.crt`` and ``name.key``, of a server at 127.0.0.1, signed with the authority's `key`."""
     own = ec.generate_private_key(ec.SECP384R1())
     issuer = x509.load_pem_x509_certificate((folder / f"{authority}.crt").read_bytes()).subject
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

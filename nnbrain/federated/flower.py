@@ -118,7 +118,7 @@ def _pack(update: Update) -> RecordDict:
 
 
 def _unpack(content: RecordDict, client: int, theta: Floats) -> Update:
-    """Return the update that `client` sent, or raise a ValueError: a reply is not to be trusted."""
+    """Return the update that `client` sent, or raise: a reply is not to be trusted."""
     vector = content.array_records["vector"]["vector"].numpy()
     metrics = content.metric_records["metrics"]
     n_samples, loss = metrics["n_samples"], metrics["loss"]
@@ -128,7 +128,7 @@ def _unpack(content: RecordDict, client: int, theta: Floats) -> Update:
     for name, array in {"vector": vector, **more}.items():
         if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
             raise ValueError(f"its {name} is not finite")
-    if not isinstance(n_samples, int) or n_samples < 1 or not isinstance(loss, float):
+    if not isinstance(n_samples, int) or n_samples < 1 or not isinstance(loss, float) or np.isnan(loss):
         raise ValueError(f"it speaks for {n_samples} samples with loss {loss}")
     return Update(client, vector, n_samples, loss, more)
 
@@ -267,12 +267,14 @@ def _answers(
             failed[client] = "another node has answered"
         else:
             try:
-                updates.append(_unpack(reply.content, client, theta))
-            except (KeyError, TypeError, ValueError) as error:
+                update = _unpack(reply.content, client, theta)
+                memories = float(reply.content.metric_records["metrics"].get("memories", 0))  # type: ignore[arg-type]
+            except Exception as error:  # bytes from outside: NumPy raises many kinds over them
                 failed[client] = f"an answer of another form: {error}"
                 continue
+            updates.append(update)
             noted["seconds"].append(reply.metadata.created_at - question.metadata.created_at)
-            noted["memories"].append(float(reply.content.metric_records["metrics"].get("memories", 0)))  # type: ignore[arg-type]
+            noted["memories"].append(memories)
     noted["loss"] = [u.loss for u in updates]
     noted["n_samples"] = [float(u.n_samples) for u in updates]
     noted["bytes_sent"] = [float(u.bytes_sent) for u in updates]

@@ -31,8 +31,8 @@ class SecureMean:
     threshold : int, optional
         Of the protocol; by default the smallest number above two thirds of the clients.
     seed : int or None
-        Of the clients' keys, which differ for different vectors. The mean does not depend on it; None takes
-        the operating system's randomness, as real clients must.
+        Of the clients' keys, which differ for different vectors: for simulations only, as whoever knows it
+        can lift all masks. None takes the operating system's randomness. The mean does not depend on it.
 
     Raises
     ------
@@ -46,7 +46,7 @@ class SecureMean:
 
     code: FixedPoint = field(default_factory=FixedPoint)
     threshold: int | None = None
-    seed: int | None = 0
+    seed: int | None = None
 
     def __call__(self, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
         """Return Σ wₖ vₖ / Σ wₖ, in the vectors' own type."""

@@ -23,7 +23,8 @@ class ServedRound(Round):
     ----------
     number, clients, metrics, per_client
         As in `Round`; `clients` are those whose updates arrived. "seconds" is among the metrics, how long the
-        round took, and in `per_client`, from the question to the answer by both sides' clocks.
+        round took, and in `per_client`, from the question (by the server's clock) to the answer (by the
+        client's).
     failed : dict of int to str
         Of those who were asked in vain, the ids and what is known of the reason.
     """

@@ -126,7 +126,7 @@ def test_bench_on_threads_says_and_writes_what_it_measured(tmp_path, capsys):
         (["train", "--batch-size", "9999"], "got 9999 (raised on rank"),
         (["train", "--learning-rate", "0"], "train: ValueError: learning_rate must be finite and > 0, got 0"),
         (["train", "--seed", "-1"], "--seed: must be an integer >= 0, got '-1'"),
-        (["train", "--data", "."], "a folder of shards (with a manifest.json), got '.'"),
+        (["train", "--data", "."], "a folder of shards, got '.' (which has no manifest.json)"),
     ],
 )
 def test_what_cannot_work_is_said(arguments, message, trained, tmp_path, monkeypatch, capsys):

@@ -198,7 +198,7 @@ def test_a_rank_that_fails_ends_the_job_with_its_message():
         (["--threads", "2", "--learning-rate", "-1"], "learning_rate must be"),
         (["--save", "nowhere/theta.npy"], "there is no folder nowhere"),
         (["--save", "."], "is a folder"),
-        (["--threads", "1", "--seed", "-1"], "must be an integer >= 0, got -1"),
+        (["--threads", "1", "--seed", "-1"], "must be an integer >= 0, got '-1'"),
         (["--threads", "2", "--learning-rate", "1e30", "--dtype", "float32"], "no longer finite"),
     ],
 )

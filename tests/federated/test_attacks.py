@@ -142,7 +142,7 @@ def test_model_replacement_puts_the_attackers_model_in_the_place_of_the_mean(cli
 @pytest.mark.parametrize("aggregate", [coordinate_median, Krum(1), GeometricMedian()])
 @pytest.mark.parametrize("kind", [FedAvg, FedSGD])
 def test_colluders_all_send_what_they_forged_from_their_own(clients, aggregate, kind):
-    """eq-a-little, eq-inner-product; and the algorithm below does not notice who calls it."""
+    """eq-inner-product, and a little is enough; the algorithm below does not notice who calls it."""
     algorithm = kind(mlp, learning_rate=0.2, aggregate=aggregate)
     state, updates, _ = one_round(algorithm, clients)
     own = [updates[k].vector.tolist() for k in (0, 3, 5)]
@@ -187,7 +187,7 @@ def test_attacks_compose_with_wrappers_pickle_and_give_the_same_bits_on_two_work
 
 @pytest.mark.parametrize(("n", "liars", "needed"), [(20, 6, 5), (50, 24, 2), (51, 10, 16), (20, 10, 1)])
 def test_the_largest_shift_leaves_as_many_honest_values_outside_as_are_needed(n, liars, needed):
-    """eq-largest-shift, against another inverse of Φ; n = 50 with 24 liars need 2 of 26 on their side."""
+    """Against another inverse of Φ; n = 50 with 24 liars need 2 of 26 on their side."""
     z = largest_shift(n, liars)
     assert (1 - norm.cdf(z)) * (n - liars) == pytest.approx(needed, rel=1e-12)
 

@@ -1,6 +1,7 @@
 """Flower's apps made of our algorithms: the same bits as `simulate`, and every failure noticed."""
 
 import ssl
+from io import BytesIO
 from itertools import product
 from math import comb
 
@@ -17,7 +18,7 @@ pytest.importorskip("flwr", reason="needs the extra 'flower'")
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
@@ -145,12 +146,28 @@ def replace_vector(content, vector):
     content["vector"] = ArrayRecord({"vector": next(iter(content["vector"].values()))})
 
 
+def replace_bytes(content, data):
+    content["vector"] = ArrayRecord({"vector": Array("float32", (mlp.size,), "numpy.ndarray", data)})
+
+
+def an_archive():
+    file = BytesIO()
+    np.savez(file, theta)
+    return file.getvalue()
+
+
 WRONG = {
     "its vector is": lambda content: replace_vector(content, np.zeros(3, np.float32)),
     "float64, not": lambda content: replace_vector(content, np.zeros(mlp.size)),
     "not finite": lambda content: replace_vector(content, np.full(mlp.size, np.nan, np.float32)),
     "speaks for -5": lambda content: content.metric_records["metrics"].update({"n_samples": -5}),
+    "with loss nan": lambda content: content.metric_records["metrics"].update({"loss": float("nan")}),
     "of another form": lambda content: content.pop("metrics"),
+    "No data left": lambda content: replace_bytes(content, b""),
+    "no attribute 'shape'": lambda content: replace_bytes(content, an_archive()),
+    "must be a string or a real number": lambda content: content.metric_records["metrics"].update(
+        {"memories": [1, 2]}
+    ),
 }
 
 
@@ -260,8 +277,11 @@ def test_a_certificate_is_believed_by_those_who_know_its_authority_and_by_no_oth
 
 def test_a_signature_of_the_time_is_accepted_as_flower_accepts_it(tmp_path):
     """eq-signed: our keys and Flower's own verification, against the library's primitive."""
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
     from flwr.supercore.primitives.asymmetric import sign_message, verify_signature
 
+    assert 60 < TIMESTAMP_TOLERANCE < 600  # seconds: the window, which the chapter calls a few minutes
+    assert SYSTEM_TIME_TOLERANCE < 30
     make_node_key(tmp_path, "node")
     make_node_key(tmp_path, "other")
     private = serialization.load_ssh_private_key((tmp_path / "node").read_bytes(), None)
