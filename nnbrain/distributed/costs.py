@@ -234,7 +234,7 @@ def amdahl(p: npt.ArrayLike, serial: float) -> Floats:
 
 
 def gustafson(p: npt.ArrayLike, serial: float) -> Floats:
-    """Return by what factor p ranks do more work in the *same* time, of which a share `serial` is not divided.
+    """Return by what factor p ranks do more in the *same* time, a share `serial` of which is not divided.
 
     Parameters
     ----------

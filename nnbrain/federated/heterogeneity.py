@@ -101,7 +101,7 @@ class Scaffold(FedAvg):
         n = [update.n_samples for update in updates]
         if sum(n) > self.total_samples:
             raise ValueError(
-                f"total_samples must be those of all clients, got {self.total_samples}, and {sum(n)} in a round"
+                f"total_samples must count all clients, got {self.total_samples}, and {sum(n)} in a round"
             )
         change = self.aggregate([update.more["change"] for update in updates], n)
         variate = state["variate"] + sum(n) / self.total_samples * change

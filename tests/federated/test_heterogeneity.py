@@ -250,7 +250,7 @@ BAD = {
     "few": (
         lambda: simulate(Scaffold(line, total_samples=59), clients, zero, rounds=1),
         ValueError,
-        "total_samples must be those of all clients, got 59, and 60",
+        "total_samples must count all clients, got 59, and 60",
     ),
     "epochs": (lambda: UnequalWork(FedAvg(line), [1, 0]), ValueError, r"epochs\[1\] .* >= 1, got 0"),
     "missing": (
