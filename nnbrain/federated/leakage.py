@@ -74,11 +74,11 @@ def gradient_distance(
     def at(parameters: Floats) -> Floats:
         """Return ∂L/∂X there, and leave ∂L/∂θ in the workspace."""
         workspace.theta[:] = parameters
-        delta = workspace.forward(X)
+        delta = workspace.forward(X)  # z of the output layer, which the loss replaces by its delta
         LOSSES[mlp.loss].value_and_delta(delta, y, 1 / len(X))
-        first = workspace.backward(X, delta)
+        first_delta = workspace.backward(X, delta)
         W, _ = mlp.layers(workspace.theta)[0]
-        return first @ W.T
+        return first_delta @ W.T
 
     at(theta)
     residual = workspace.grad - gradient
