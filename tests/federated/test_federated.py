@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnbrain.data import load_digits
 from nnbrain.federated import (
     FedAvg,
     FedSGD,
@@ -19,20 +18,6 @@ from nnbrain.federated import (
     weighted_mean,
 )
 from nnbrain.mlp import MLP, SGD, fit
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y, X_test, y_test = load_digits()
-    return X.astype(np.float64), y, X_test, y_test
-
-
-@pytest.fixture(scope="module")
-def unequal(digits):
-    """Four clients with 5, 40, 300 and 1093 samples."""
-    X, y, *_ = digits
-    return make_clients(X, y, np.split(np.random.default_rng(0).permutation(len(X)), [5, 45, 345]))
-
 
 mlp = MLP((64, 16, 10))
 theta = mlp.init(0, np.float64)
