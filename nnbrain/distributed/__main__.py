@@ -12,6 +12,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
+from nnbrain.arguments import natural, new_file, positive
 from nnbrain.distributed.comm import Communicator, run_ranks
 from nnbrain.distributed.commands import bench_command, predict_command, say, train_command
 from nnbrain.distributed.storage import MANIFEST
@@ -134,20 +135,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def positive(text: str) -> int:
-    """Return the text as an integer of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
-
-
-def natural(text: str) -> int:
-    """Return the text as an integer of at least 0."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
-    return int(text)
-
-
 def known(text: str) -> str:
     """Return the text as the name of a data set, or of a folder with one."""
     if text not in ("digits", "mnist") and not (Path(text) / MANIFEST).is_file():
@@ -155,16 +142,6 @@ def known(text: str) -> str:
             f"must be digits, mnist or a folder of shards, got {text!r} (which has no {MANIFEST})"
         )
     return text
-
-
-def new_file(text: str) -> Path:
-    """Return the text as the path of a file that can be written."""
-    path = Path(text)
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder")
-    return path
 
 
 def main(arguments: list[str] | None = None) -> int:

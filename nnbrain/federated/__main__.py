@@ -4,8 +4,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from nnbrain.arguments import natural, new_file, positive
 from nnbrain.federated.commands import DATA, table_command
 from nnbrain.federated.rounds_to_target import PARTITIONS
 
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--rounds", type=positive, help="when to give up [digits 500, mnist 5000]")
     group.add_argument(
         "--seeds",
-        type=seed,
+        type=natural,
         nargs="+",
         default=[0],
         help="each of first weights, partition, selection and batches [0]",
@@ -109,20 +109,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def positive(text: str) -> int:
-    """Return the text as an integer of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
-
-
-def seed(text: str) -> int:
-    """Return the text as an integer of at least 0."""
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
-    return int(text)
-
-
 def size(text: str) -> int | None:
     """Return the text as a batch size; None if it is infinite."""
     return None if text in ("inf", "∞") else positive(text)
@@ -145,16 +131,6 @@ def between(low: float, high: float, ends: bool) -> Callable[[str], float]:
 
 
 share, accuracy, rate = between(0, 1, True), between(0, 1, False), between(0, float("inf"), False)
-
-
-def new_file(text: str) -> Path:
-    """Return the text as the path of a file that can be written."""
-    path = Path(text)
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder")
-    return path
 
 
 def main(arguments: list[str] | None = None) -> int:
