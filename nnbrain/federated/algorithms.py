@@ -19,15 +19,12 @@ import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.aggregation import weighted_mean
+from nnbrain.federated.aggregation import Aggregate, weighted_mean
 from nnbrain.federated.clients import Client
 from nnbrain.federated.local import local_gradient, local_sgd
 from nnbrain.mlp.network import MLP
 
 State = dict[str, npt.NDArray[Any]]
-
-
-Aggregate = Callable[[Sequence[Floats], Sequence[float]], Floats]
 
 
 NOTHING: Mapping[str, npt.NDArray[Any]] = {}
