@@ -4,10 +4,10 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,22 @@ def save_checkpoint(path: str | Path, arrays: Mapping[str, npt.ArrayLike], run: 
         if array.dtype.hasobject:
             raise TypeError(f"arrays[{name!r}] must be a plain array, got dtype {array.dtype}")
     about = np.frombuffer(json.dumps({"format": FORMAT, "run": dict(run)}).encode(), np.uint8)
+    write_whole(path, lambda file: np.savez(file, about=about, **plain))
+
+
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file under another name, then rename it to `path`: it is whole or not there.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; an older file is then as it was, and of the new one nothing is left.
+    """
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
-            np.savez(file, about=about, **plain)
+            write(file)
             file.flush()
             os.fsync(file.fileno())  # on the disk before it takes the old one's name
         os.replace(part, path)
@@ -93,6 +104,22 @@ def load_checkpoint(path: str | Path, run: Mapping[str, Any]) -> Arrays:
                 f"{expected.get(name)!r}; name another file or move it away to begin anew"
             )
     return arrays
+
+
+def load_if_there(path: str | Path, run: Mapping[str, Any]) -> Arrays | None:
+    """Return what `load_checkpoint` does, or None if none has been written yet.
+
+    Raises
+    ------
+    ValueError
+        As `load_checkpoint` does, and if there is no folder to write it to.
+    """
+    path = Path(path)
+    if path.exists():
+        return load_checkpoint(path, run)
+    if not path.parent.is_dir():
+        raise ValueError(f"checkpoint must be in an existing folder, got {str(path)!r}")
+    return None
 
 
 def generator_state(rng: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -3,20 +3,18 @@
 import argparse
 import hashlib
 import json
-import os
 import sys
-from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import IO, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from nnbrain.checkpoint import digest
+from nnbrain.checkpoint import digest, write_whole
 from nnbrain.checks import Floats
 from nnbrain.data import load_digits, load_mnist
 from nnbrain.distributed.collectives import naive_allreduce, ring_allreduce, tree_allreduce
@@ -71,7 +69,7 @@ def train_command(comm: Communicator, options: argparse.Namespace) -> None:
         if here < options.epochs:
             line += f" ({options.epochs - here} of {options.epochs} epochs from {options.checkpoint})"
         if options.save:
-            save(options.save, partial(np.save, arr=theta))
+            write_whole(options.save, partial(np.save, arr=theta))
     say(line)
 
 
@@ -86,7 +84,7 @@ def predict_command(comm: Communicator, options: argparse.Namespace) -> None:
     if labels is None:
         return
     if options.out:
-        save(options.out, partial(np.save, arr=labels))
+        write_whole(options.out, partial(np.save, arr=labels))
     line = f"{len(labels)} rows on {comm.Get_size()} ranks: labels {fingerprint(labels)}"
     say(line if y is None else f"{line}, accuracy {np.mean(labels == y):.4f}")
 
@@ -118,7 +116,7 @@ def bench_command(comm: Communicator, options: argparse.Namespace) -> None:
         say(report(found, mlp, options.batch_size))
         if options.json:
             text = json.dumps(found, indent=1).encode()
-            save(options.json, lambda file: file.write(text))
+            write_whole(options.json, lambda file: file.write(text))
 
 
 # ---- what they need ----
@@ -207,15 +205,3 @@ def say(text: str, stream: TextIO | None = None) -> None:
     stream = stream or sys.stdout
     stream.write(text + "\n")
     stream.flush()
-
-
-def save(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file under another name, then rename: it is whole or not there."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            write(file)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -41,10 +41,11 @@ from nnbrain.federated.leakage import (
 )
 from nnbrain.federated.local import local_gradient, local_sgd
 from nnbrain.federated.privacy import DifferentiallyPrivate, LocalNoise, clip, epsilon, poisson
+from nnbrain.federated.rounds import Round
 from nnbrain.federated.secret_sharing import reconstruct_secret, split_secret
 from nnbrain.federated.selection import uniform
 from nnbrain.federated.server_optimizers import Adaptive, FedOpt
-from nnbrain.federated.simulation import Round, simulate
+from nnbrain.federated.simulation import simulate
 
 __all__ = [
     "ALittle",

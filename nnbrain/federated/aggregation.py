@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
 
 from nnbrain import checks
 from nnbrain.checks import Floats
@@ -137,6 +136,8 @@ class Krum:
 
     def scores(self, vectors: Sequence[Floats] | Floats) -> Floats:
         """Return the score of each of the vectors (n,), which must be finite."""
+        from scipy.spatial.distance import pdist, squareform  # half a second that every worker would spend
+
         n = len(vectors)
         if n <= 2 * self.f + 2:
             raise ValueError(f"f must keep 2 f + 2 below the {n} vectors that there are, got {self.f}")

@@ -125,7 +125,24 @@ class FedAvg:
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         theta = state["theta"]
-        theta_k, loss = local_sgd(
+        theta_k, loss = self.train(theta, client, rng)
+        return Update(client.id, theta_k - theta, client.n_samples, loss)
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        move = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
+        return {"theta": state["theta"] + move}
+
+    def train(
+        self,
+        theta: Floats,
+        client: Client,
+        rng: np.random.Generator,
+        *,
+        proximal: float = 0.0,
+        drift: Floats | None = None,
+    ) -> tuple[Floats, float]:
+        """Return what `local_sgd` does with these settings."""
+        return local_sgd(
             self.mlp,
             theta,
             client,
@@ -133,12 +150,9 @@ class FedAvg:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             rng=rng,
+            proximal=proximal,
+            drift=drift,
         )
-        return Update(client.id, theta_k - theta, client.n_samples, loss)
-
-    def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        move = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
-        return {"theta": state["theta"] + move}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.distributed.asynchrony import Cluster
 from nnbrain.federated.algorithms import NOTHING, Algorithm, Update
-from nnbrain.federated.clients import Client, Memory
-from nnbrain.federated.simulation import Metrics, Round, _checked
+from nnbrain.federated.clients import Client, Memory, check_clients
+from nnbrain.federated.rounds import Evaluate, Round, concluded
 from nnbrain.federated.workers import SELECTION, UPDATE, generator
 
 Damping = Callable[[int], float]
@@ -32,7 +32,7 @@ def simulate_async(
     concurrency: int | None = None,
     damping: Damping = inverse_root,
     seed: int = 0,
-    evaluate: Callable[[Floats], Metrics] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> tuple[Floats, list[Round]]:
     """Return θ after some steps of buffered asynchronous training, and the history of the steps.
 
@@ -87,7 +87,7 @@ def simulate_async(
     checks.integer("steps", steps, minimum=0)
     checks.integer("seed", seed, minimum=0)
     state = algorithm.init(theta)
-    clients = _checked(algorithm, clients, theta)
+    clients = check_clients(algorithm.mlp, clients, theta)
     K = len(clients)
     concurrency = K if concurrency is None else checks.integer("concurrency", concurrency)
     for name, value in (("buffer", checks.integer("buffer", buffer)), ("concurrency", concurrency)):
@@ -125,17 +125,13 @@ def simulate_async(
             ]
             waiting.clear()
             state = algorithm.server_update(state, updates)
-            if not np.all(np.isfinite(state["theta"])):
-                raise FloatingPointError("theta is no longer finite; try a smaller learning_rate")
-            per_client = {
-                "loss": [u.loss for u in updates],
-                "n_samples": [float(u.n_samples) for u in updates],
-                "bytes_sent": [float(u.bytes_sent) for u in updates],
-                "staleness": [float(tau) for tau in staleness],
-            }
-            loss = float(np.average(per_client["loss"], weights=per_client["n_samples"]))
-            metrics = {"loss": loss, "time": done.time}
-            if evaluate is not None:
-                metrics |= evaluate(state["theta"].copy())
-            history.append(Round(len(history) + 1, [u.client for u in updates], metrics, per_client))
+            step = concluded(
+                len(history) + 1,
+                state["theta"],
+                updates,
+                evaluate,
+                metrics={"time": done.time},
+                per_client={"staleness": [float(tau) for tau in staleness]},
+            )
+            history.append(step)
     return state["theta"], history

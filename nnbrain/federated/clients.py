@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints, Seed
+from nnbrain.mlp.network import MLP
 
 Memory = dict[str, npt.NDArray[Any]]
 Transform = Callable[[Floats, np.random.Generator], Floats]
@@ -229,6 +230,41 @@ def transform_clients(clients: Sequence[Client], transform: Transform, rng: Seed
         index = np.arange(client.n_samples)
         transformed.append(replace(client, X=X, y=client.y[client.index], index=index))
     return transformed
+
+
+def check_clients(mlp: MLP, clients: Sequence[Client], theta: Floats) -> list[Client]:
+    """Return the clients, their data checked once against the network and in θ's type, still shared.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there are no clients, two have the same id, or the data of one are none, are not in its X or do not
+        fit the network.
+    """
+    if len(clients) == 0:
+        raise ValueError("clients must be at least one, got none")
+    if any(client.n_samples == 0 for client in clients):
+        empty = [client.id for client in clients if client.n_samples == 0]
+        raise ValueError(f"clients must have at least one sample each, got none for clients {empty}")
+    ids = [client.id for client in clients]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"clients must have ids of their own, got {len(ids) - len(set(ids))} repeated")
+    checked: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+    result = []
+    for client in clients:
+        key = id(client.X), id(client.y)
+        if key not in checked:
+            try:
+                checked[key] = mlp.check_data(theta, client.X, client.y)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"client {client.id}: {error}") from error
+        X, y = checked[key]
+        if np.min(client.index) < 0 or np.max(client.index) >= len(X):
+            raise ValueError(
+                f"clients must index rows 0..{len(X) - 1} of X, got others for client {client.id}"
+            )
+        result.append(replace(client, X=X, y=y))
+    return result
 
 
 def _check_enough(name: str, parts: int, n_samples: int, min_samples: int = 1) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 import scipy
 
 from nnbrain import __version__
+from nnbrain.checkpoint import write_whole
 from nnbrain.data import Split, load_digits, load_mnist
 from nnbrain.federated.rounds_to_target import Cell, Run, chosen, run, tuned
 
@@ -130,10 +130,8 @@ class Ledger:
             "numpy": np.__version__,
             "scipy": scipy.__version__,
         }
-        part = self._path.with_name(f".{self._path.name}.part")
-        text = json.dumps({"versions": versions, "runs": self._runs}, indent=1)
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, self._path)
+        text = json.dumps({"versions": versions, "runs": self._runs}, indent=1) + "\n"
+        write_whole(self._path, lambda file: file.write(text.encode()))
 
 
 def plain(cell: Cell) -> dict[str, Any]:

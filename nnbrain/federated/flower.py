@@ -23,8 +23,8 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import Algorithm, State, Update
 from nnbrain.federated.clients import Client, Memory
+from nnbrain.federated.rounds import Evaluate, concluded
 from nnbrain.federated.served import ServedRound
-from nnbrain.federated.simulation import Metrics
 from nnbrain.federated.workers import SELECTION, UPDATE, generator
 
 # What a question says beside the state: the round, whom it takes the node for, and the round of the client's
@@ -146,7 +146,7 @@ def federate(
     client_fraction: float = 1.0,
     seed: int = 0,
     timeout: float | None = None,
-    evaluate: Callable[[Floats], Metrics] | None = None,
+    evaluate: Evaluate | None = None,
 ) -> tuple[Floats, list[ServedRound]]:
     """Return θ after some rounds of federated training over Flower's grid, and the history of the rounds.
 
@@ -214,15 +214,9 @@ def federate(
         kept = per_client.pop("memories")
         remembered |= {u.client: number for u, n in zip(updates, kept, strict=True) if n}
         state = algorithm.server_update(state, updates)
-        if not np.all(np.isfinite(state["theta"])):
-            raise FloatingPointError(
-                f"theta is no longer finite in round {number}; try a smaller learning_rate"
-            )
-        metrics = {"loss": float(np.average(per_client["loss"], weights=per_client["n_samples"]))}
-        metrics |= {"seconds": time.monotonic() - start}
-        if evaluate is not None:
-            metrics |= evaluate(state["theta"].copy())
-        history.append(ServedRound(number, [u.client for u in updates], metrics, per_client, failed))
+        seconds = {"seconds": time.monotonic() - start}
+        done = concluded(number, state["theta"], updates, evaluate, metrics=seconds, per_client=per_client)
+        history.append(ServedRound(**vars(done), failed=failed))
     return state["theta"], history
 
 
@@ -275,7 +269,4 @@ def _answers(
             updates.append(update)
             noted["seconds"].append(reply.metadata.created_at - question.metadata.created_at)
             noted["memories"].append(memories)
-    noted["loss"] = [u.loss for u in updates]
-    noted["n_samples"] = [float(u.n_samples) for u in updates]
-    noted["bytes_sent"] = [float(u.bytes_sent) for u in updates]
     return updates, noted, failed

@@ -10,7 +10,6 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import FedAvg, State, Update
 from nnbrain.federated.clients import Client
-from nnbrain.federated.local import local_sgd
 from nnbrain.mlp.network import MLP
 
 
@@ -46,7 +45,7 @@ class FedProx(FedAvg):
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         theta = state["theta"]
-        theta_k, loss = train(self, theta, client, rng, proximal=self.mu)
+        theta_k, loss = self.train(theta, client, rng, proximal=self.mu)
         return Update(client.id, theta_k - theta, client.n_samples, loss)
 
 
@@ -91,7 +90,7 @@ class Scaffold(FedAvg):
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         theta, c = state["theta"], state["variate"]
         c_k = client.memory.get("variate", np.zeros_like(c))
-        theta_k, loss = train(self, theta, client, rng, drift=c - c_k)
+        theta_k, loss = self.train(theta, client, rng, drift=c - c_k)
         move = theta_k - theta
         change = -c - move / (float(self.learning_rate) * local_steps(self, client))
         more, memory = {"change": change}, {"variate": c_k + change}
@@ -162,9 +161,7 @@ class UnequalWork:
 
     def __post_init__(self) -> None:
         epochs = tuple(checks.integer(f"epochs[{k}]", number) for k, number in enumerate(self.epochs))
-        object.__setattr__(
-            self, "epochs", epochs
-        )  # not an array, of which a long one's text lacks the middle
+        object.__setattr__(self, "epochs", epochs)  # no array: the text of a long one lacks its middle
 
     @property
     def mlp(self) -> MLP:
@@ -187,25 +184,3 @@ def local_steps(algorithm: FedAvg, client: Client) -> int:
     """Return how many steps of SGD the client takes in a round: E ⌈nₖ/B⌉."""
     batch_size = algorithm.batch_size or client.n_samples
     return algorithm.epochs * ceil(client.n_samples / batch_size)
-
-
-def train(
-    algorithm: FedAvg,
-    theta: Floats,
-    client: Client,
-    rng: np.random.Generator,
-    proximal: float = 0.0,
-    drift: Floats | None = None,
-) -> tuple[Floats, float]:
-    """Return what `local_sgd` does with the algorithm's settings."""
-    return local_sgd(
-        algorithm.mlp,
-        theta,
-        client,
-        epochs=algorithm.epochs,
-        batch_size=algorithm.batch_size,
-        learning_rate=algorithm.learning_rate,
-        rng=rng,
-        proximal=proximal,
-        drift=drift,
-    )

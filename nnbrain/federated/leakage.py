@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Seed
@@ -134,6 +133,8 @@ def match_gradient(
     -----
     Zhu et al. (2019), with the labels known; the derivative is `gradient_distance`'s.
     """
+    from scipy.optimize import minimize  # a third of a second that every worker would spend
+
     generator = checks.generator("rng", rng)
     checks.integer("iterations", iterations)
     scale = float(np.linalg.norm(checks.theta(gradient, mlp.size)))

@@ -16,7 +16,7 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import Algorithm, State, Update
 from nnbrain.federated.clients import Client
-from nnbrain.federated.simulation import Round
+from nnbrain.federated.rounds import Round
 from nnbrain.federated.workers import generator
 from nnbrain.mlp.network import MLP
 

@@ -13,7 +13,8 @@ from nnbrain.checks import Floats, Ints
 from nnbrain.data import Split
 from nnbrain.federated.algorithms import FedAvg
 from nnbrain.federated.clients import make_clients, partition_iid, partition_shards
-from nnbrain.federated.simulation import Metrics, Round, simulate
+from nnbrain.federated.rounds import Metrics, Round
+from nnbrain.federated.simulation import simulate
 from nnbrain.mlp.network import MLP, Workspace
 
 PARTITIONS: dict[str, Callable[[Ints, int, int], list[Ints]]] = {

@@ -12,7 +12,7 @@ from nnbrain.checkpoint import load_checkpoint, save_checkpoint
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import State
 from nnbrain.federated.clients import Client
-from nnbrain.federated.simulation import Round
+from nnbrain.federated.rounds import Round
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +11,14 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from nnbrain import checks
-from nnbrain.checkpoint import digest, load_checkpoint, save_checkpoint
+from nnbrain.checkpoint import digest, load_if_there, save_checkpoint
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import NOTHING, Algorithm, State
-from nnbrain.federated.clients import Client, Memory
+from nnbrain.federated.clients import Client, Memory, check_clients
+from nnbrain.federated.rounds import Evaluate, Round, concluded
 from nnbrain.federated.selection import Select, uniform
 from nnbrain.federated.workers import SELECTION, Task, generator, updater
 from nnbrain.mlp.training import settings_of
-
-Metrics = dict[str, float]
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round did.
-
-    Attributes
-    ----------
-    number : int
-        From 1.
-    clients : list of int
-        The ids of those who took part.
-    metrics : dict of str to float
-        "loss" is the mean of the clients' local losses, weighted by their samples; the others are what
-        `evaluate` returned after the round.
-    per_client : dict of str to list of float
-        "loss", "n_samples" and "bytes_sent" of each, in the order of `clients`.
-    """
-
-    number: int
-    clients: list[int]
-    metrics: Metrics = field(default_factory=dict)
-    per_client: dict[str, list[float]] = field(default_factory=dict)
 
 
 def simulate(
@@ -55,7 +31,7 @@ def simulate(
     seed: int = 0,
     workers: int = 1,
     select: Select = uniform,
-    evaluate: Callable[[Floats], Metrics] | None = None,
+    evaluate: Evaluate | None = None,
     stop: Callable[[Sequence[Round]], bool] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -115,7 +91,7 @@ def simulate(
     checks.integer("seed", seed, minimum=0)
     checks.integer("workers", workers)
     federation = _Federation(algorithm.init(theta))
-    clients = _checked(algorithm, clients, theta)
+    clients = check_clients(algorithm.mlp, clients, theta)
     n_selected = max(1, round(client_fraction * len(clients)))
     if checkpoint is not None:
         run = {
@@ -145,19 +121,7 @@ def simulate(
             federation.memories |= {u.client: dict(u.memory) for u in updates if u.memory}
             updates = [u._replace(memory=NOTHING) for u in updates]  # which the server never sees
             federation.state = algorithm.server_update(federation.state, updates)
-            if not np.all(np.isfinite(federation.state["theta"])):
-                raise FloatingPointError(
-                    f"theta is no longer finite in round {number}; try a smaller learning_rate"
-                )
-            per_client = {
-                "loss": [u.loss for u in updates],
-                "n_samples": [float(u.n_samples) for u in updates],
-                "bytes_sent": [float(u.bytes_sent) for u in updates],
-            }
-            metrics = {"loss": float(np.average(per_client["loss"], weights=per_client["n_samples"]))}
-            if evaluate is not None:
-                metrics |= evaluate(federation.state["theta"].copy())
-            federation.history.append(Round(number, selected, metrics, per_client))
+            federation.history.append(concluded(number, federation.state["theta"], updates, evaluate))
             if checkpoint is not None:
                 federation.save(Path(checkpoint), run)
             bar.update()
@@ -182,11 +146,9 @@ class _Federation:
 
     def resume(self, path: Path, run: Mapping[str, Any], rounds: int) -> None:
         """Take over what the checkpoint at `path` holds, if there is one."""
-        if not path.exists():
-            if not path.parent.is_dir():
-                raise ValueError(f"checkpoint must be in an existing folder, got {str(path)!r}")
+        saved = load_if_there(path, run)
+        if saved is None:
             return
-        saved = load_checkpoint(path, run)
         self.history = [Round(**fields) for fields in json.loads(saved.pop("history").tobytes())]
         if len(self.history) > rounds:
             raise ValueError(
@@ -212,34 +174,7 @@ def _positions(chosen: Sequence[int], n_clients: int) -> list[int]:
 
 
 def _fingerprint(clients: Sequence[Client]) -> str:
-    data = {id(array): digest(array) for client in clients for array in (client.X, client.y)}
+    shared = {id(array): array for client in clients for array in (client.X, client.y)}
+    data = {key: digest(array) for key, array in shared.items()}  # each once, however many clients share it
     owned = [f"{c.id} {data[id(c.X)]} {data[id(c.y)]} {digest(c.index)}" for c in clients]
     return digest(np.frombuffer("\n".join(owned).encode(), np.uint8))
-
-
-def _checked(algorithm: Algorithm, clients: Sequence[Client], theta: Floats) -> list[Client]:
-    """Return the clients, their data checked once against the network and in θ's type, still shared."""
-    if len(clients) == 0:
-        raise ValueError("clients must be at least one, got none")
-    if any(client.n_samples == 0 for client in clients):
-        empty = [client.id for client in clients if client.n_samples == 0]
-        raise ValueError(f"clients must have at least one sample each, got none for clients {empty}")
-    ids = [client.id for client in clients]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"clients must have ids of their own, got {len(ids) - len(set(ids))} repeated")
-    checked: dict[tuple[int, int], tuple[Floats, Floats]] = {}
-    result = []
-    for client in clients:
-        key = id(client.X), id(client.y)
-        if key not in checked:
-            try:
-                checked[key] = algorithm.mlp.check_data(theta, client.X, client.y)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"client {client.id}: {error}") from error
-        X, y = checked[key]
-        if np.min(client.index) < 0 or np.max(client.index) >= len(X):
-            raise ValueError(
-                f"clients must index rows 0..{len(X) - 1} of X, got others for client {client.id}"
-            )
-        result.append(replace(client, X=X, y=y))
-    return result

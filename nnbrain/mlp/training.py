@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from nnbrain import checks
-from nnbrain.checkpoint import digest, generator_state, load_checkpoint, restore_generator, save_checkpoint
+from nnbrain.checkpoint import digest, generator_state, load_if_there, restore_generator, save_checkpoint
 from nnbrain.checks import Floats, Ints, Seed
 from nnbrain.data import Shuffler, minibatches
 from nnbrain.mlp.network import MLP, Workspace
@@ -258,11 +258,9 @@ class TrainingState:
 
     def resume(self, path: Path, run: Mapping[str, Any], epochs: int) -> None:
         """Take over what the checkpoint at `path` holds, if there is one."""
-        if not path.exists():
-            if not path.parent.is_dir():
-                raise ValueError(f"checkpoint must be in an existing folder, got {str(path)!r}")
+        saved = load_if_there(path, run)
+        if saved is None:
             return
-        saved = load_checkpoint(path, run)
         done = len(saved["history.loss"])
         if done > epochs:
             raise ValueError(f"epochs must be at least the {done} that {str(path)!r} has, got {epochs}")

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from nnbrain.data import load_digits
 from nnbrain.federated import (
     Adaptive,
     ALittle,
@@ -37,12 +36,6 @@ from nnbrain.mlp import MLP
 mlp = MLP((64, 16, 10))
 theta = mlp.init(0, np.float64)
 trigger = Trigger((0, 7), target=3)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    X, y, X_test, y_test = load_digits()
-    return X.astype(np.float64), y, X_test, y_test
 
 
 @pytest.fixture(scope="module")
