@@ -12,9 +12,9 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from nnbrain.arguments import natural, new_file, positive
+from nnbrain.command_line import EXPECTED, INTERRUPTED, USAGE, natural, new_file, positive, say, text_of
 from nnbrain.distributed.comm import Communicator, run_ranks
-from nnbrain.distributed.commands import bench_command, predict_command, say, train_command
+from nnbrain.distributed.commands import bench_command, predict_command, train_command
 from nnbrain.distributed.storage import MANIFEST
 
 Program = Callable[[Communicator, argparse.Namespace], None]
@@ -23,9 +23,6 @@ COMMANDS: dict[str, Program] = {
     "predict": predict_command,
     "bench": bench_command,
 }
-# What bad input raises: the message says enough. Anything else is a fault, and shown with its traceback.
-EXPECTED = (TypeError, ValueError, ArithmeticError, OSError, MemoryError)
-USAGE, INTERRUPTED = 2, 130
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK")  # of launchers, before MPI is started
 
 EXAMPLES = """\
@@ -162,8 +159,7 @@ def run_on_threads(program: Program, options: argparse.Namespace) -> int:
     try:
         run_ranks(options.threads, program, options)
     except EXPECTED as error:
-        text = " ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", []))])
-        parser().exit(USAGE, f"{options.command}: {type(error).__name__}: {text}\n")
+        parser().exit(USAGE, f"{options.command}: {type(error).__name__}: {text_of(error)}\n")
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
@@ -189,7 +185,7 @@ def run_on_mpi(program: Program, options: argparse.Namespace) -> int:
         complain(f"rank {comm.Get_rank()}: stopped by Ctrl-C, or by mpiexec as another rank has failed")
     except EXPECTED as error:
         code = USAGE
-        complain(f"rank {comm.Get_rank()}: {type(error).__name__}: {error}")
+        complain(f"rank {comm.Get_rank()}: {type(error).__name__}: {text_of(error)}")
     except Exception:
         code = 1
         complain(f"rank {comm.Get_rank()}:\n{traceback.format_exc()}")

@@ -3,12 +3,11 @@
 import argparse
 import hashlib
 import json
-import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from nnbrain.checkpoint import digest, write_whole
 from nnbrain.checks import Floats
+from nnbrain.command_line import say, wants_bar
 from nnbrain.data import load_digits, load_mnist
 from nnbrain.distributed.collectives import naive_allreduce, ring_allreduce, tree_allreduce
 from nnbrain.distributed.comm import Communicator, LocalCommunicator, Metered
@@ -191,17 +191,10 @@ def report(found: dict[str, Any], mlp: MLP, batch_size: int) -> str:
 
 def bar_on_rank_0(comm: Communicator, options: argparse.Namespace, total: int) -> "tqdm[Any]":
     """Return a progress bar: on rank 0, if standard error is a terminal or ``--progress`` says so."""
-    wanted = sys.stderr.isatty() if options.progress is None else options.progress
-    return tqdm(total=total, desc=options.command, disable=comm.Get_rank() > 0 or not wanted)
+    shown = comm.Get_rank() == 0 and wants_bar(options)
+    return tqdm(total=total, desc=options.command, disable=not shown)
 
 
 def fingerprint(array: Array) -> str:
     """Return the start of a hash of the array's bits."""
     return hashlib.sha256(array.tobytes()).hexdigest()[:12]
-
-
-def say(text: str, stream: TextIO | None = None) -> None:
-    """Print in one write, by default to standard output, so that lines of several ranks do not mix."""
-    stream = stream or sys.stdout
-    stream.write(text + "\n")
-    stream.flush()

@@ -5,13 +5,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-from nnbrain.arguments import natural, new_file, positive
+from nnbrain.command_line import EXPECTED, INTERRUPTED, natural, new_file, positive, say, text_of
 from nnbrain.federated.commands import DATA, table_command
 from nnbrain.federated.rounds_to_target import PARTITIONS
-
-# What bad input raises: the message says enough. Anything else is a fault, and shown with its traceback.
-EXPECTED = (TypeError, ValueError, ArithmeticError, OSError, MemoryError)
-USAGE, INTERRUPTED = 2, 130
 
 DESCRIPTION = """\
 Count the rounds that federated averaging takes to an accuracy on the test data, as McMahan et al. (2017) did:
@@ -140,9 +136,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         table_command(options)
     except EXPECTED as error:
-        top.error(" ".join([str(error), *(f"({note})" for note in getattr(error, "__notes__", []))]))
+        top.error(text_of(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", sys.stderr)
         return INTERRUPTED
     return 0
 

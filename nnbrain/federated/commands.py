@@ -3,7 +3,6 @@
 import argparse
 import json
 import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import product
@@ -15,6 +14,7 @@ import scipy
 
 from nnbrain import __version__
 from nnbrain.checkpoint import write_whole
+from nnbrain.command_line import say, wants_bar
 from nnbrain.data import Split, load_digits, load_mnist
 from nnbrain.federated.rounds_to_target import Cell, Run, chosen, run, tuned
 
@@ -60,7 +60,7 @@ def table_command(options: argparse.Namespace) -> None:
     several = len(cells) * len(options.learning_rate) * len(options.seeds) > 1
     if options.checkpoint and several and not options.json:
         raise ValueError("--checkpoint needs --json where there are several runs: that has the finished ones")
-    bar = sys.stderr.isatty() if options.progress is None else options.progress
+    bar = wants_bar(options)
     ledger = Ledger(options.json, options.data)
     say(
         f"{'partition':>9} {'C':>5} {'B':>5} {'E':>3} {'rate':>7}   rounds to {settings['target']:g}, by seed"
@@ -170,8 +170,3 @@ def given_up(result: Run) -> str:
 def is_papers(cell: Cell) -> bool:
     """Return whether all but partition, C and B are as in the table of `PAPER`."""
     return cell == Cell(cell.partition, cell.fraction, cell.batch_size)
-
-
-def say(text: str) -> None:
-    """Print at once, so that a line is there when its cell is done."""
-    print(text, flush=True)

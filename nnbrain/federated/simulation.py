@@ -32,6 +32,7 @@ def simulate(
     workers: int = 1,
     select: Select = uniform,
     evaluate: Evaluate | None = None,
+    memories: dict[int, Memory] | None = None,
     stop: Callable[[Sequence[Round]], bool] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -58,6 +59,9 @@ def simulate(
         default of `n` at random.
     evaluate : callable, optional
         Takes θ after each round and returns named metrics for the history.
+    memories : dict, optional
+        Empty; filled round by round, before `evaluate` is called, with what clients have kept, by id: their
+        own layers or models. It is for the experimenter: the server never sees it.
     stop : callable, optional
         Takes the rounds so far, before each round; if it returns True, there is none any more.
     checkpoint : path, optional
@@ -90,7 +94,9 @@ def simulate(
     checks.number("client_fraction", client_fraction, above=0, maximum=1)
     checks.integer("seed", seed, minimum=0)
     checks.integer("workers", workers)
-    federation = _Federation(algorithm.init(theta))
+    if memories:
+        raise ValueError(f"memories must be empty, to be filled, got those of {len(memories)} clients")
+    federation = _Federation(algorithm.init(theta), {} if memories is None else memories)
     clients = check_clients(algorithm.mlp, clients, theta)
     n_selected = max(1, round(client_fraction * len(clients)))
     if checkpoint is not None:
