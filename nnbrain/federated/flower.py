@@ -32,6 +32,9 @@ from nnbrain.federated.workers import SELECTION, UPDATE, generator
 ABOUT = ("number", "client", "remembered")
 
 
+Nodes = Callable[[Grid], Iterable[tuple[str, int]]]
+
+
 class AllClientsFailedError(RuntimeError):
     """Nobody who was asked in a round has answered with an update: there is nothing to fuse."""
 
@@ -147,6 +150,7 @@ def federate(
     seed: int = 0,
     timeout: float | None = None,
     evaluate: Evaluate | None = None,
+    nodes: Nodes | None = None,
 ) -> tuple[Floats, list[ServedRound]]:
     """Return θ after some rounds of federated training over Flower's grid, and the history of the rounds.
 
@@ -172,6 +176,9 @@ def federate(
         those who have answered. None waits for ever.
     evaluate : callable, optional
         Takes θ after each round and returns named metrics for the history.
+    nodes : callable, optional
+        ``nodes(grid)`` returns the name and the number of each node that is online, by default as it was
+        registered.
 
     Returns
     -------
@@ -199,12 +206,12 @@ def federate(
     history: list[ServedRound] = []
     for number in range(1, rounds + 1):
         start = time.monotonic()
-        nodes = _wait_for_nodes(grid, n_clients if number == 1 else 1, timeout)
-        ids = sorted(nodes)
+        online = _wait_for(nodes or registered, grid, n_clients if number == 1 else 1, timeout)
+        ids = sorted(online)
         n_selected = max(1, round(client_fraction * len(ids)))
         rng = generator(seed, SELECTION, number)
         asked = [ids[k] for k in np.sort(rng.choice(len(ids), n_selected, replace=False))]  # as `uniform`
-        questions = {k: _question(state, (number, k, remembered.get(k, 0)), nodes[k]) for k in asked}
+        questions = {k: _question(state, (number, k, remembered.get(k, 0)), online[k]) for k in asked}
         replies = grid.send_and_receive(list(questions.values()), timeout=timeout)
         updates, per_client, failed = _answers(questions, replies, state["theta"])
         if not updates:
@@ -220,20 +227,25 @@ def federate(
     return state["theta"], history
 
 
-def _wait_for_nodes(grid: Grid, n: int, timeout: float | None) -> dict[int, int]:
+def registered(grid: Grid) -> Iterable[tuple[str, int]]:
+    """Return the name that each node which is online was registered under, and its number."""
+    return [(node.name, node.node_id) for node in grid.get_nodes()]
+
+
+def _wait_for(nodes: Nodes, grid: Grid, n: int, timeout: float | None) -> dict[int, int]:
     """Return, for each client that is online, the number that Flower has given its node."""
     end = time.monotonic() + (np.inf if timeout is None else timeout)
     while True:
-        found = [(node.name, node.node_id) for node in grid.get_nodes()]
-        nodes = {int(name): node for name, node in found if name.isdecimal()}
-        if len(nodes) < len(found):
+        found = list(nodes(grid))
+        online = {int(name): node for name, node in found if name.isdecimal()}
+        if len(online) < len(found):
             raise ValueError(
                 f"nodes must be named by ids of clients, each its own, got {sorted(n for n, _ in found)}"
             )
-        if len(nodes) >= n:
-            return nodes
+        if len(online) >= n:
+            return online
         if time.monotonic() >= end:
-            raise TimeoutError(f"{n} nodes should be online, {len(nodes)} were after {timeout} s")
+            raise TimeoutError(f"{n} nodes should be online, {len(online)} were after {timeout} s")
         time.sleep(0.2)
 
 
