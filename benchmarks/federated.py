@@ -6,11 +6,10 @@ With --quick it takes fewer rounds and records nothing.
 from common import peak_flops, record, training_flops  # first: it pins the BLAS threads
 
 import json
-import resource
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -69,24 +68,16 @@ def theirs(library, requirements, epochs, rounds):
     return found["seconds"], found["versions"], ""
 
 
-def megabytes_beside_the_data(n_clients, answers):
-    """Put the memory that making the clients and two rounds with ten of them take at the most, data aside."""
+def megabytes_beside_the_data(n_clients):
+    """Return the most memory that making the clients and two rounds with ten of them allocate, data aside."""
     clients = federation(1)
     X, y = clients[0].X, clients[0].y
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tracemalloc.start()  # NumPy reports its arrays to it
     clients = make_clients(X, y, partition_iid(len(X), n_clients, 0))
     simulate(FedAvg(mlp), clients, mlp.init(0), rounds=2, client_fraction=10 / n_clients)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answers.put((after - before) / (1024 if sys.platform == "linux" else 1024**2))
-
-
-def memory(n_clients):
-    context = get_context("spawn")
-    answers = context.SimpleQueue()
-    process = context.Process(target=megabytes_beside_the_data, args=(n_clients, answers))
-    process.start()
-    process.join()
-    return answers.get()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1e6
 
 
 def main():
@@ -128,7 +119,10 @@ def main():
                 add(name, how, seconds, floor)
     for n_clients in (100, 10000):
         rows.append(
-            {"library": "nnbrain", "on": f"{n_clients} clients: {memory(n_clients):.0f} MB beside the data"}
+            {
+                "library": "nnbrain",
+                "on": f"{n_clients} clients: {megabytes_beside_the_data(n_clients):.0f} MB beside the data",
+            }
         )
         print(rows[-1], flush=True)
     if quick:
