@@ -47,7 +47,8 @@ class FedOpt:
 
     def init(self, theta: Floats) -> State:
         state = self.algorithm.init(theta)
-        return state | {PREFIX + name: kept for name, kept in self.optimizer.init(theta).items()}
+        kept = self.optimizer.init(state["theta"])  # of shared layers, it is a part of `theta`
+        return state | {PREFIX + name: array for name, array in kept.items()}
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         return self.algorithm.client_update(state, client, rng)

@@ -1,4 +1,4 @@
-"""Run by test_flower.py: a federation on Flower's simulation, beside ours. Exits with 77 if Ray does not start."""
+"""Run by test_flower.py: a federation on Flower's simulation, beside ours. Exits with 77 without Ray."""
 
 import logging
 import sys
