@@ -111,7 +111,7 @@ def _pack(update: Update) -> RecordDict:
             "more": _record(update.more),
             "metrics": MetricRecord(
                 {
-                    "n_samples": int(update.n_samples),
+                    "n_samples": float(update.n_samples),
                     "loss": float(update.loss),
                     "memories": len(update.memory),
                 }
@@ -131,8 +131,10 @@ def _unpack(content: RecordDict, client: int, theta: Floats) -> Update:
     for name, array in {"vector": vector, **more}.items():
         if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
             raise ValueError(f"its {name} is not finite")
-    if not isinstance(n_samples, int) or n_samples < 1 or not isinstance(loss, float) or np.isnan(loss):
-        raise ValueError(f"it speaks for {n_samples} samples with loss {loss}")
+    if not isinstance(n_samples, int | float) or not 0 < n_samples < np.inf:
+        raise ValueError(f"it speaks for {n_samples} samples")
+    if not isinstance(loss, float) or np.isnan(loss):
+        raise ValueError(f"its loss is {loss}")
     return Update(client, vector, n_samples, loss, more)
 
 
