@@ -164,7 +164,7 @@ WRONG = {
     "float64, not": lambda content: replace_vector(content, np.zeros(mlp.size)),
     "not finite": lambda content: replace_vector(content, np.full(mlp.size, np.nan, np.float32)),
     "speaks for -5": lambda content: content.metric_records["metrics"].update({"n_samples": -5}),
-    "with loss nan": lambda content: content.metric_records["metrics"].update({"loss": float("nan")}),
+    "its loss is nan": lambda content: content.metric_records["metrics"].update({"loss": float("nan")}),
     "of another form": lambda content: content.pop("metrics"),
     "No data left": lambda content: replace_bytes(content, b""),
     "no attribute 'shape'": lambda content: replace_bytes(content, an_archive()),
