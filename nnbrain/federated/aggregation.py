@@ -136,7 +136,7 @@ class Krum:
 
     def scores(self, vectors: Sequence[Floats] | Floats) -> Floats:
         """Return the score of each of the vectors (n,), which must be finite."""
-        from scipy.spatial.distance import pdist, squareform  # half a second that every worker would spend
+        from scipy.spatial.distance import pdist, squareform  # slow to import
 
         n = len(vectors)
         if n <= 2 * self.f + 2:

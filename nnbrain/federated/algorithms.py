@@ -39,8 +39,8 @@ class Update(NamedTuple):
         Who it is.
     vector : array
         What it sends: of θ's shape.
-    n_samples : int
-        For how many samples it speaks.
+    n_samples : float
+        For how many samples it speaks; where samples are weighted, this need not be a whole number.
     loss : float
         Its mean loss.
     more : mapping of str to array
@@ -51,7 +51,7 @@ class Update(NamedTuple):
 
     client: int
     vector: Floats
-    n_samples: int
+    n_samples: float
     loss: float
     more: Mapping[str, npt.NDArray[Any]] = NOTHING
     memory: Mapping[str, npt.NDArray[Any]] = NOTHING

@@ -31,6 +31,9 @@ class Client:
     memory : dict of arrays
         What it kept from the last round it took part in, by name; empty before its first. The server
         never sees it.
+    weights : array (n_samples,), optional
+        How much each of its samples counts in the mean loss of a batch, in the order of `index`; all alike
+        if it is None.
     """
 
     id: int
@@ -38,6 +41,7 @@ class Client:
     y: npt.NDArray[Any]
     index: Ints
     memory: Memory = field(default_factory=dict)
+    weights: Floats | None = None
 
     @property
     def n_samples(self) -> int:

@@ -11,7 +11,7 @@ from scipy.linalg.blas import dgemm, sgemm
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
 from nnbrain.mlp.activations import ACTIVATIONS
-from nnbrain.mlp.losses import LOSSES
+from nnbrain.mlp.losses import LOSSES, shares
 from nnbrain.mlp.network import MLP
 from nnbrain.mlp.optimizers import add_multiple
 
@@ -77,8 +77,10 @@ class Descent:
         ]
         self._memory: dict[tuple[int, int], tuple[list[Floats], ...]] = {}
 
-    def epoch(self, X: Floats, y: npt.NDArray[Any], order: Ints) -> float:
+    def epoch(self, X: Floats, y: npt.NDArray[Any], order: Ints, weights: Floats | None = None) -> float:
         """Take a step for each batch of the rows of X and y at `order`; return the mean loss.
+
+        With `weights`, one for each row of `order`, these means are Σ wᵢ ℓᵢ / Σ wᵢ.
 
         Raises
         ------
@@ -91,13 +93,16 @@ class Descent:
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked for below
             for start in range(0, len(order), self._block):
                 rows = slice(start, start + self._block)
-                self._descend(X, order[rows], target[rows], logits[rows])
-            loss = self._loss.value_and_delta(logits, y, 1 / len(order))
+                share = None if weights is None else weights[rows]
+                self._descend(X, order[rows], target[rows], logits[rows], share)
+            loss = self._loss.value_and_delta(logits, y, shares(weights, len(order)))
         if not (np.isfinite(loss) and np.all(np.isfinite(self.theta))):
             raise FloatingPointError("the loss or theta is no longer finite; try a smaller learning_rate")
         return loss
 
-    def _descend(self, X: Floats, order: Ints, target: Floats, logits: Floats) -> None:
+    def _descend(
+        self, X: Floats, order: Ints, target: Floats, logits: Floats, weights: Floats | None
+    ) -> None:
         """Take the steps of those batches that share a pass through the first layer."""
         n, size = len(order), self._batch_size
         (rows, z), (inputs,), (_, moves) = self._buffers(n, 0, 1)
@@ -109,10 +114,11 @@ class Descent:
             batch = slice(start, min(start + size, n))
             if start:
                 z[batch] += np.dot(products[batch, :start], moves[:start])
-            self._step(z[batch], target[batch], logits[batch], moves[batch])
+            share = None if weights is None else shares(weights[batch], size)
+            self._step(z[batch], target[batch], logits[batch], moves[batch], share)
         self._add_product(inputs, moves, self._layers[0])
 
-    def _step(self, z: Floats, target: Floats, logits: Floats, first_move: Floats) -> None:
+    def _step(self, z: Floats, target: Floats, logits: Floats, first_move: Floats, share: Any = None) -> None:
         """Take a step of all layers but the first, which gave `z`; leave its move in `first_move`."""
         n, last = len(z), len(self._layers)
         zs, outs, moves = self._buffers(n, 1, last)
@@ -123,7 +129,10 @@ class Descent:
         logits[:] = zs[-1]
 
         np.subtract(self._loss.predict(logits), target, out=moves[-1])
-        moves[-1] *= -self._rate * self._slope / n
+        if share is None:
+            moves[-1] *= -self._rate * self._slope / n
+        else:
+            moves[-1] *= -self._rate * self._slope * share
         for i in range(last - 2, -1, -1):
             np.dot(moves[i + 1], self._layers[i + 1][:-1].T, out=moves[i])
             self._activation.backward(moves[i], zs[i], outs[i][:, :-1])

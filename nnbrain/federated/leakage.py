@@ -133,7 +133,7 @@ def match_gradient(
     -----
     Zhu et al. (2019), with the labels known; the derivative is `gradient_distance`'s.
     """
-    from scipy.optimize import minimize  # a third of a second that every worker would spend
+    from scipy.optimize import minimize  # slow to import
 
     generator = checks.generator("rng", rng)
     checks.integer("iterations", iterations)

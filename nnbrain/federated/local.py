@@ -21,8 +21,8 @@ def local_sgd(
 ) -> tuple[Floats, float]:
     """Return θ after plain SGD on the client's own data, and the mean loss of the last epoch.
 
-    With g the gradient of a batch's mean loss, a step goes along
-    -(g + proximal (θ - θ at the start) + drift).
+    With g the gradient of a batch's mean loss, in which samples count as `client.weights` say, a step goes
+    along -(g + proximal (θ - θ at the start) + drift).
 
     Parameters
     ----------
@@ -58,12 +58,26 @@ def local_sgd(
     theta = checks.theta(theta, mlp.size).copy()
     descent = Descent(mlp, theta, size, float(learning_rate), float(proximal), drift)
     rng = checks.generator("rng", rng)
-    losses = [descent.epoch(client.X, client.y, client.index[rng.permutation(n)]) for _ in range(epochs)]
-    return theta, losses[-1]
+    weights = _weights(client, theta)
+    for _ in range(epochs):
+        order = rng.permutation(n)
+        share = None if weights is None else weights[order]
+        loss = descent.epoch(client.X, client.y, client.index[order], share)
+    return theta, loss
 
 
 def local_gradient(mlp: MLP, theta: Floats, client: Client) -> tuple[Floats, float]:
-    """Return the gradient of the client's mean loss over all its data at `theta`, and that loss."""
+    """Return the gradient of the client's mean loss over all its data at `theta`, and that loss.
+
+    Samples count as `client.weights` say.
+    """
     workspace = Workspace(mlp, checks.theta(theta, mlp.size), client.n_samples)
-    loss = workspace.loss_and_grad(*workspace.rows(client.X, client.y, client.index))
+    X, y = workspace.rows(client.X, client.y, client.index)
+    loss = workspace.loss_and_grad(X, y, _weights(client, theta))
     return workspace.grad, loss
+
+
+def _weights(client: Client, theta: Floats) -> Floats | None:
+    if client.weights is None:
+        return None
+    return checks.weights("client.weights", client.weights, client.n_samples, theta.dtype)

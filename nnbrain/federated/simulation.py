@@ -182,5 +182,6 @@ def _positions(chosen: Sequence[int], n_clients: int) -> list[int]:
 def _fingerprint(clients: Sequence[Client]) -> str:
     shared = {id(array): array for client in clients for array in (client.X, client.y)}
     data = {key: digest(array) for key, array in shared.items()}  # each once, however many clients share it
-    owned = [f"{c.id} {data[id(c.X)]} {data[id(c.y)]} {digest(c.index)}" for c in clients]
+    own = [digest(c.index) if c.weights is None else digest(c.index, c.weights) for c in clients]
+    owned = [f"{c.id} {data[id(c.X)]} {data[id(c.y)]} {o}" for c, o in zip(clients, own, strict=True)]
     return digest(np.frombuffer("\n".join(owned).encode(), np.uint8))
