@@ -199,11 +199,36 @@ class FedSGD:
         return {"theta": state["theta"] - float(self.learning_rate) * gradient}
 
 
+@dataclass(frozen=True)
+class Wrapper:
+    """An algorithm around another, which it is itself but for what it says otherwise.
+
+    Parameters
+    ----------
+    algorithm : Algorithm
+    """
+
+    algorithm: Algorithm
+
+    @property
+    def mlp(self) -> MLP:
+        return self.algorithm.mlp
+
+    def init(self, theta: Floats) -> State:
+        return self.algorithm.init(theta)
+
+    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
+        return self.algorithm.client_update(state, client, rng)
+
+    def server_update(self, state: State, updates: Sequence[Update]) -> State:
+        return self.algorithm.server_update(state, updates)
+
+
 Alter = Callable[[Update, State, Client, np.random.Generator], Update]
 
 
 @dataclass(frozen=True)
-class Altered:
+class Altered(Wrapper):
     """An algorithm whose clients' updates are altered before they are sent.
 
     Compressing, clipping, adding noise and lying are all this; it composes with any algorithm.
@@ -217,18 +242,7 @@ class Altered:
         dataclass with ``__call__``.
     """
 
-    algorithm: Algorithm
     alter: Alter
-
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
-
-    def init(self, theta: Floats) -> State:
-        return self.algorithm.init(theta)
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         return self.alter(self.algorithm.client_update(state, client, rng), state, client, rng)
-
-    def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        return self.algorithm.server_update(state, updates)

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
-from nnbrain.federated.algorithms import Algorithm, State, Update
+from nnbrain.federated.algorithms import State, Update, Wrapper
 from nnbrain.federated.clients import Client
 from nnbrain.mlp.network import MLP
 
@@ -157,7 +157,7 @@ Forge = Callable[[Floats], Floats]
 
 
 @dataclass(frozen=True)
-class Colluding:
+class Colluding(Wrapper):
     """An algorithm some of whose clients agree on one vector before they send.
 
     They know each other's updates and nobody else's: fewer know less. What they do on the way to the
@@ -173,22 +173,8 @@ class Colluding:
         vector (d,) that all of them send: `ALittle` or `InnerProduct`.
     """
 
-    algorithm: Algorithm
     attackers: Collection[int]
     forge: Forge
-
-    @property
-    def mlp(self) -> MLP:
-        """The network whose θ is learnt."""
-        return self.algorithm.mlp
-
-    def init(self, theta: Floats) -> State:
-        """Return the algorithm's state."""
-        return self.algorithm.init(theta)
-
-    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
-        """Return the algorithm's update, still honest."""
-        return self.algorithm.client_update(state, client, rng)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
         """Return the state after the algorithm got the forged updates with the honest ones."""

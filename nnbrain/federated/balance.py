@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nnbrain import checks
 from nnbrain.checkpoint import digest
 from nnbrain.checks import Floats, Ints
-from nnbrain.federated.algorithms import Algorithm, State, Update
+from nnbrain.federated.algorithms import State, Update, Wrapper
 from nnbrain.federated.clients import Client
 from nnbrain.mlp.network import MLP
 
@@ -84,7 +84,7 @@ def adjust_logits(mlp: MLP, theta: Floats, counts: npt.ArrayLike) -> Floats:
 
 
 @dataclass(frozen=True)
-class Weighted:
+class Weighted(Wrapper):
     """An algorithm in which a sample of class c counts w_c times, with the client and with the server.
 
     In a client's batch the mean is Σ wᵢ ℓᵢ / Σ wᵢ. So a client whose samples are all of one class trains as
@@ -103,20 +103,12 @@ class Weighted:
         samples that weigh nothing.
     """
 
-    algorithm: Algorithm
     class_weights: Sequence[float]
 
     def __post_init__(self) -> None:
         n_classes = self.mlp.sizes[-1]
         weights = checks.weights("class_weights", self.class_weights, n_classes, np.float64)
         object.__setattr__(self, "class_weights", tuple(weights.tolist()))
-
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
-
-    def init(self, theta: Floats) -> State:
-        return self.algorithm.init(theta)
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         weights = np.asarray(self.class_weights)[client.y[client.index]]
@@ -132,7 +124,7 @@ class Weighted:
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(Wrapper):
     """An algorithm whose clients train on as many samples as they have, but equally many of each class.
 
     In each round a client draws nₖ samples anew: of a class that it has enough of, its own; what is missing
@@ -157,21 +149,10 @@ class Balanced:
     learning", whose generator is a large network; an earlier one of the kind is FAug, Jeong et al. (2018).
     """
 
-    algorithm: Algorithm
     generate: Generate
-
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
-
-    def init(self, theta: Floats) -> State:
-        return self.algorithm.init(theta)
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         return self.algorithm.client_update(state, self.balanced(client, rng), rng)
-
-    def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        return self.algorithm.server_update(state, updates)
 
     def balanced(self, client: Client, rng: np.random.Generator) -> Client:
         """Return a client with the same id, memory and number of samples, and all classes alike."""

@@ -8,9 +8,8 @@ import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import FedAvg, State, Update
+from nnbrain.federated.algorithms import FedAvg, State, Update, Wrapper
 from nnbrain.federated.clients import Client
-from nnbrain.mlp.network import MLP
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class FedNova(FedAvg):
 
 
 @dataclass(frozen=True)
-class UnequalWork:
+class UnequalWork(Wrapper):
     """An algorithm in which each client does as many epochs as it can.
 
     Parameters
@@ -163,21 +162,11 @@ class UnequalWork:
         epochs = tuple(checks.integer(f"epochs[{k}]", number) for k, number in enumerate(self.epochs))
         object.__setattr__(self, "epochs", epochs)  # no array: the text of a long one lacks its middle
 
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
-
-    def init(self, theta: Floats) -> State:
-        return self.algorithm.init(theta)
-
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         if not 0 <= client.id < len(self.epochs):
             raise ValueError(f"epochs must have an entry for client {client.id}, got {len(self.epochs)}")
         own = replace(self.algorithm, epochs=self.epochs[client.id])
         return own.client_update(state, client, rng)
-
-    def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        return self.algorithm.server_update(state, updates)
 
 
 def local_steps(algorithm: FedAvg, client: Client) -> int:

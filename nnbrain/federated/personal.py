@@ -10,7 +10,7 @@ import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import Algorithm, FedAvg, State, Update
+from nnbrain.federated.algorithms import FedAvg, State, Update, Wrapper
 from nnbrain.federated.clients import Client
 from nnbrain.federated.local import local_sgd
 from nnbrain.mlp.network import MLP
@@ -88,7 +88,7 @@ class PersonalLayers(FedAvg):
 
 
 @dataclass(frozen=True)
-class Ditto:
+class Ditto(Wrapper):
     """An algorithm whose clients keep a second model each, held near the common one.
 
     What the clients send, and so the common θ, is the algorithm's own, bit for bit. Besides, client k goes
@@ -118,7 +118,6 @@ class Ditto:
     Li et al. (2021), Algorithm 1. There all θₖ begin as the first θ of all.
     """
 
-    algorithm: Algorithm
     lam: float = 0.1
     epochs: int = 1
     batch_size: int | None = 10
@@ -130,10 +129,6 @@ class Ditto:
         if self.batch_size is not None:
             checks.integer("batch_size", self.batch_size)
         checks.number("learning_rate", self.learning_rate, above=0)
-
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
 
     def init(self, theta: Floats) -> State:
         state = self.algorithm.init(theta)
@@ -161,9 +156,6 @@ class Ditto:
             drift=float(self.lam) * (start - theta),
         )
         return update._replace(memory={**update.memory, DITTO: theta_k})
-
-    def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        return self.algorithm.server_update(state, updates)
 
     def personal(self, theta: Floats, client: Client) -> Floats:
         """Return the client's model (mlp.size,): the common `theta`, if it has not taken part yet."""

@@ -14,11 +14,10 @@ import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import Algorithm, State, Update
+from nnbrain.federated.algorithms import State, Update, Wrapper
 from nnbrain.federated.clients import Client
 from nnbrain.federated.rounds import Round
 from nnbrain.federated.workers import generator
-from nnbrain.mlp.network import MLP
 
 NOISE = 2  # a purpose of random numbers, beside those of `workers`
 ROUND, BOUND = "privacy.round", "privacy.clip"  # what the state has besides the algorithm's own
@@ -42,7 +41,7 @@ def poisson(
 
 
 @dataclass(frozen=True)
-class DifferentiallyPrivate:
+class DifferentiallyPrivate(Wrapper):
     """An algorithm whose server learns, of each round, a noisy mean of clipped updates and no more.
 
     A client shortens its update to the clipping bound R. The server adds up what came, adds normal noise of
@@ -86,7 +85,6 @@ class DifferentiallyPrivate:
     experimenter, and not to be published.
     """
 
-    algorithm: Algorithm
     clients_per_round: int
     clip: float
     noise_multiplier: float
@@ -107,11 +105,6 @@ class DifferentiallyPrivate:
                     f"noise_multiplier must be below clients_per_round / 10 where quantile is given, got "
                     f"{self.noise_multiplier} for {self.clients_per_round} clients"
                 )
-
-    @property
-    def mlp(self) -> MLP:
-        """The network whose θ is learnt."""
-        return self.algorithm.mlp
 
     @property
     def count_noise(self) -> float:

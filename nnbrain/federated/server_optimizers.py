@@ -7,16 +7,14 @@ import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import Algorithm, State, Update
-from nnbrain.federated.clients import Client
-from nnbrain.mlp.network import MLP
+from nnbrain.federated.algorithms import State, Update, Wrapper
 from nnbrain.mlp.optimizers import Optimizer
 
 PREFIX = "server_"  # of what the optimiser keeps, in the state
 
 
 @dataclass(frozen=True)
-class FedOpt:
+class FedOpt(Wrapper):
     """An algorithm whose server does not go where the clients' moves say, but where an optimiser does.
 
     Let the algorithm move θ by Δ. The optimiser takes a step with -Δ in place of the gradient. With
@@ -38,20 +36,12 @@ class FedOpt:
     Reddi et al. (2021), Algorithm 1. FedAvgM: Hsu et al. (2019).
     """
 
-    algorithm: Algorithm
     optimizer: Optimizer
-
-    @property
-    def mlp(self) -> MLP:
-        return self.algorithm.mlp
 
     def init(self, theta: Floats) -> State:
         state = self.algorithm.init(theta)
         kept = self.optimizer.init(state["theta"])  # of shared layers, it is a part of `theta`
         return state | {PREFIX + name: array for name, array in kept.items()}
-
-    def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
-        return self.algorithm.client_update(state, client, rng)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
         following = self.algorithm.server_update(state, updates)
