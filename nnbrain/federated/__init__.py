@@ -8,7 +8,7 @@ from nnbrain.federated.aggregation import (
     coordinate_median,
     weighted_mean,
 )
-from nnbrain.federated.algorithms import Algorithm, Altered, FedAvg, FedSGD, Update
+from nnbrain.federated.algorithms import Algorithm, Altered, FedAvg, FedSGD, Update, Wrapper
 from nnbrain.federated.asynchronous import inverse_root, simulate_async
 from nnbrain.federated.attacks import (
     ALittle,
@@ -20,6 +20,16 @@ from nnbrain.federated.attacks import (
     largest_shift,
     plant_trigger,
 )
+from nnbrain.federated.balance import (
+    Balanced,
+    ClassGaussians,
+    Weighted,
+    adjust_logits,
+    class_counts,
+    class_sums,
+    class_weights,
+    recalls,
+)
 from nnbrain.federated.clients import (
     Client,
     make_clients,
@@ -29,6 +39,8 @@ from nnbrain.federated.clients import (
     partition_shards,
     transform_clients,
 )
+from nnbrain.federated.contributions import Valued, shapley
+from nnbrain.federated.fairness import client_accuracies, gini, worst_share
 from nnbrain.federated.fixed_point import FixedPoint
 from nnbrain.federated.heterogeneity import FedNova, FedProx, Scaffold, UnequalWork
 from nnbrain.federated.leakage import (
@@ -40,22 +52,38 @@ from nnbrain.federated.leakage import (
     sample_losses,
 )
 from nnbrain.federated.local import local_gradient, local_sgd
+from nnbrain.federated.personal import Ditto, PersonalLayers
 from nnbrain.federated.privacy import DifferentiallyPrivate, LocalNoise, clip, epsilon, poisson
 from nnbrain.federated.rounds import Round
 from nnbrain.federated.secret_sharing import reconstruct_secret, split_secret
-from nnbrain.federated.selection import uniform
+from nnbrain.federated.selection import (
+    Deadline,
+    PowerOfChoice,
+    Useful,
+    expected_slowest,
+    last_losses,
+    local_loss,
+    round_ends,
+    uniform,
+)
 from nnbrain.federated.server_optimizers import Adaptive, FedOpt
 from nnbrain.federated.simulation import simulate
+from nnbrain.federated.vertical import FeatureOwner, LabelOwner, VerticalCut, train_vertical
 
 __all__ = [
     "ALittle",
     "Adaptive",
     "Algorithm",
     "Altered",
+    "Balanced",
+    "ClassGaussians",
     "Client",
     "Clipped",
     "Colluding",
+    "Deadline",
     "DifferentiallyPrivate",
+    "Ditto",
+    "FeatureOwner",
     "FedAvg",
     "FedNova",
     "FedOpt",
@@ -65,8 +93,11 @@ __all__ = [
     "GeometricMedian",
     "InnerProduct",
     "Krum",
+    "LabelOwner",
     "LocalNoise",
     "Membership",
+    "PersonalLayers",
+    "PowerOfChoice",
     "Round",
     "Scaffold",
     "Scaled",
@@ -74,14 +105,28 @@ __all__ = [
     "TrimmedMean",
     "UnequalWork",
     "Update",
+    "Useful",
+    "Valued",
+    "VerticalCut",
+    "Weighted",
+    "Wrapper",
+    "adjust_logits",
+    "class_counts",
+    "class_sums",
+    "class_weights",
+    "client_accuracies",
     "clip",
     "coordinate_median",
     "epsilon",
+    "expected_slowest",
     "flip_labels",
+    "gini",
     "gradient_distance",
     "inverse_root",
     "largest_shift",
+    "last_losses",
     "local_gradient",
+    "local_loss",
     "local_sgd",
     "make_clients",
     "match_gradient",
@@ -93,12 +138,17 @@ __all__ = [
     "plant_trigger",
     "poisson",
     "read_inputs",
+    "recalls",
     "reconstruct_secret",
+    "round_ends",
     "sample_losses",
+    "shapley",
     "simulate",
     "simulate_async",
     "split_secret",
+    "train_vertical",
     "transform_clients",
     "uniform",
     "weighted_mean",
+    "worst_share",
 ]
