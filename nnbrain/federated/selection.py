@@ -5,27 +5,22 @@ in `clients` of those to ask, n of them as a rule. Rules remember nothing: what 
 the state or in the history, so that a run that goes on from a checkpoint has the same bits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
 from nnbrain.distributed.asynchrony import Cluster
+from nnbrain.federated.algorithms import State
+from nnbrain.federated.clients import Client
+from nnbrain.federated.rounds import Round
 from nnbrain.mlp.network import MLP
 
-if TYPE_CHECKING:
-    from nnbrain.federated.algorithms import State
-    from nnbrain.federated.clients import Client
-    from nnbrain.federated.rounds import Round
-
 # Takes the state, all clients, how many are wanted, a generator, and the rounds so far; returns positions.
-Select = Callable[["State", "Sequence[Client]", int, np.random.Generator, "Sequence[Round]"], "Sequence[int]"]
+Select = Callable[[State, Sequence[Client], int, np.random.Generator, Sequence[Round]], Sequence[int]]
 
 
 def uniform(

@@ -1,12 +1,8 @@
 """Flower's apps made of our algorithms: the same bits as `simulate`, and every failure noticed."""
 
-import os
 import ssl
-import subprocess
-import sys
 from io import BytesIO
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -317,16 +313,3 @@ def test_messages_are_flowers_own(clients):
     assert all(isinstance(m, Message) and m.metadata.message_type == "train" for m in seen)
     assert [m.metadata.group_id for m in seen] == ["1"] * 5 + ["2"] * 5
     assert [m.metadata.dst_node_id for m in seen[:5]] == [c.id + 1000 for c in clients]
-
-
-def test_flowers_own_simulation_ends_with_the_bits_of_ours():
-    pytest.importorskip("ray", reason="needs Flower's simulation engine")
-    script = Path(__file__).with_name("on_flowers_simulation.py")  # alone: Ray leaves threads and warnings
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=400
-    )
-    if done.returncode == 77:
-        pytest.skip("Ray does not start here")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "the same bits and clients"
