@@ -99,13 +99,14 @@ class Weighted(Wrapper):
     Raises
     ------
     TypeError, ValueError
-        If a weight is negative or all are zero; in a round, if a client has a label without weight, or only
-        samples that weigh nothing.
+        If the network has no classes, or weights are not one for each class, are negative or all zero; in a
+        round, if a client has only samples that weigh nothing.
     """
 
     class_weights: Sequence[float]
 
     def __post_init__(self) -> None:
+        _check_classes(self.mlp)
         n_classes = self.mlp.sizes[-1]
         weights = checks.weights("class_weights", self.class_weights, n_classes, np.float64)
         object.__setattr__(self, "class_weights", tuple(weights.tolist()))
@@ -141,7 +142,8 @@ class Balanced(Wrapper):
     Raises
     ------
     ValueError
-        In a round, if `generate` returns another shape.
+        If the network has no classes; in a round, if `generate` returns another shape, or a client's samples
+        have weights already. To weigh what is balanced, put `Balanced` around `Weighted`.
 
     Notes
     -----
@@ -151,11 +153,16 @@ class Balanced(Wrapper):
 
     generate: Generate
 
+    def __post_init__(self) -> None:
+        _check_classes(self.mlp)
+
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         return self.algorithm.client_update(state, self.balanced(client, rng), rng)
 
     def balanced(self, client: Client, rng: np.random.Generator) -> Client:
         """Return a client with the same id, memory and number of samples, and all classes alike."""
+        if client.weights is not None:
+            raise ValueError(f"client {client.id} must have no weights to be balanced: put Balanced outside")
         n_classes = self.mlp.sizes[-1]
         wanted = np.full(n_classes, client.n_samples // n_classes)
         wanted[rng.permutation(n_classes)[: client.n_samples % n_classes]] += 1

@@ -15,7 +15,7 @@ from nnbrain.federated.clients import Client
 from nnbrain.federated.local import local_sgd
 from nnbrain.mlp.network import MLP
 
-OWN, DITTO = "own", "ditto"  # what a client keeps, and under "own" what the server's state passes on
+OWN, DITTO = "own", "ditto"  # names in a client's memory; in the server's state, OWN is what all begin with
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PersonalLayers(FedAvg):
         return MLP(self.mlp.sizes[: -self.own_layers], loss="mse").size
 
     def init(self, theta: Floats) -> State:
-        """Return the shared part of `theta` (mlp.size,) as the server's θ, and the other as all begin."""
+        """Return the shared part of `theta` (mlp.size,) as the server's θ, and the rest, where all begin."""
         shared, own = np.split(checks.theta(theta, self.mlp.size).copy(), [self.shared_size])
         return {"theta": shared, OWN: own}
 

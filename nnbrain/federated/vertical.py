@@ -239,7 +239,7 @@ def train_vertical(
     TypeError, ValueError
         If an argument is out of range, or this rank should have another kind of party.
     FloatingPointError
-        If the loss becomes NaN or infinite: the steps were too large.
+        On rank 0, if the loss becomes NaN or infinite: the steps were too large.
     """
     checks.integer("n_samples", n_samples)
     checks.integer("epochs", epochs, minimum=0)

@@ -307,6 +307,12 @@ BAD = {
     "labels": (lambda: class_counts(clients[0], 1), r"y must be in 0..0"),
     "total": (lambda: ClassGaussians(np.ones(20), 5), r"total must be a vector of 15 \+ 6 numbers a class"),
     "one class": (lambda: ClassGaussians(class_sums(clients[0], 4), 5), "total must count a sample of each"),
+    "weighted, no classes": (lambda: Weighted(FedAvg(yes_no), (1,)), "loss must be 'cross_entropy'"),
+    "balanced, no classes": (lambda: Balanced(FedAvg(yes_no), nothing), "loss must be 'cross_entropy'"),
+    "weights would be lost": (
+        lambda: run(Weighted(Balanced(FedAvg(mlp), nothing), fair)),
+        "client 0 must have no weights to be balanced",
+    ),
     "shape": (
         lambda: run(Balanced(FedAvg(mlp), lambda labels, rng: np.zeros((1, 2)))),
         r"generate must return shape \(\d+, 5\), got \(1, 2\)",

@@ -121,14 +121,22 @@ def test_blame_tells_labels():
 
 
 def test_exponents_commute():
-    """eq-blind-match: blinded by both, in either order, equal names are equal and others are not."""
-    p = 2**521 - 1
-    a, b = 3**200 % (p - 1), 5**150 % (p - 1)
-    names = [7**99 % p, 11**80 % p, 13**70 % p]
-    one = [pow(pow(h, a, p), b, p) for h in names]
-    other = [pow(pow(h, b, p), a, p) for h in names]
+    """eq-blind-match: blinded by both, in either order, equal names are equal and others are not.
+
+    The chapter's q and (q - 1)/2 are prime (Fermat's test, for three bases), so that each power of squares
+    can be undone, and tells nothing of the exponent's remainders, as it would if q - 1 had small factors.
+    """
+    q = 2**512 - 38117
+    half = (q - 1) // 2
+    assert all(pow(base, n - 1, n) == 1 for base in (2, 3, 5) for n in (q, half))
+    u, v = 3**200 % half, 5**150 % half
+    names = [7**198 % q, 11**160 % q, 13**140 % q]
+    one = [pow(pow(h, u, q), v, q) for h in names]
+    other = [pow(pow(h, v, q), u, q) for h in names]
     assert one == other
     assert len({*one, *names}) == 6
+    assert [pow(h, pow(u * v, -1, half), q) for h in one] == names
+    assert {pow(h, half, q) for h in (*names, *one)} == {1}
 
 
 def test_split_and_join():
