@@ -21,13 +21,11 @@ from nnbrain.federated import (
     class_sums,
     class_weights,
     local_gradient,
-    local_sgd,
     make_clients,
     recalls,
     simulate,
 )
 from nnbrain.mlp import MLP, SGD, fit
-from nnbrain.mlp.losses import LOSSES
 
 mlp = MLP((5, 4, 3))
 theta = mlp.init(1, np.float64)
@@ -69,48 +67,6 @@ def test_class_weights_by_hand():
 
 
 # ---- weights of samples in local training ----
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 47, None])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_local_sgd_with_weights_is_fit_with_weights(loss, batch_size):
-    """A layer so wide that many batches share a pass, some of them with weights of zero only; narrow ones."""
-    for sizes in ((20, 97, 7, 4), (9, 8, 3), (6, 4)):
-        net, rng = MLP(sizes, loss=loss), np.random.default_rng(2)
-        A = rng.normal(size=(60, sizes[0]))
-        b = rng.integers(0, sizes[-1], 60)
-        if loss != "cross_entropy":
-            b = rng.integers(0, 2, (60, sizes[-1])).astype(float)
-        weights = rng.uniform(0, 3, 47) * (rng.random(47) < 0.8)
-        client = Client(0, A, b, rng.permutation(60)[:47], weights=weights)
-        start = net.init(1, np.float64)
-        settings = {"epochs": 3, "rng": 5}
-        got, _ = local_sgd(net, start, client, batch_size=batch_size, learning_rate=0.1, **settings)
-        rows = A[client.index], b[client.index]
-        expected, _ = fit(
-            net, start, *rows, weights=weights, optimizer=SGD(0.1), batch_size=batch_size or 47, **settings
-        )
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
-        gradient, mean = local_gradient(net, start, client)
-        expected_mean, expected_gradient = net.loss_and_grad(start, *rows, weights)
-        np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-14)
-        assert mean == pytest.approx(expected_mean, rel=1e-13)
-
-
-def test_the_loss_of_a_weighted_epoch_is_the_weighted_mean():
-    """With steps too small to matter."""
-    client = replace(clients[2], weights=np.random.default_rng(0).random(33))
-    _, got = local_sgd(mlp, theta, client, epochs=1, batch_size=5, learning_rate=1e-14, rng=0)
-    rows = X[client.index], y[client.index]
-    assert got == pytest.approx(mlp.mean_loss(theta, *rows, client.weights), rel=1e-10)
-
-
-def test_a_weight_of_two_is_a_sample_given_twice():
-    twice = Client(0, X, y, np.r_[clients[0].index, clients[0].index[:2]])
-    once = replace(clients[0], weights=np.array([2, 2, 1, 1, 1, 1, 1.0]))
-    settings = {"epochs": 3, "batch_size": None, "learning_rate": 0.5, "rng": 0}
-    got, expected = (local_sgd(mlp, theta, client, **settings)[0] for client in (once, twice))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
 
 
 # ---- weighted federations ----

@@ -1,11 +1,12 @@
 """Local training in few passes through memory against the general path, and what is added to its steps."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from nnbrain.federated import Client, local_sgd, make_clients
+from nnbrain.federated import Client, local_gradient, local_sgd, make_clients
 from nnbrain.federated.descent import SLOPES
 from nnbrain.mlp import MLP, SGD, fit
 from nnbrain.mlp.activations import ACTIVATIONS
@@ -151,3 +152,52 @@ def test_one_client_of_a_thousand_reads_its_own_rows_only():
     X[client.index] = client.X[client.index]
     got, _ = local_sgd(mlp, theta, Client(0, X, client.y, client.index), **settings)
     np.testing.assert_array_equal(got, local_sgd(mlp, theta, other, **settings)[0])
+
+
+# ---- weighted samples ----
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 47, None])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_local_sgd_with_weights_is_fit_with_weights(loss, batch_size):
+    """A layer so wide that many batches share a pass, some of them with weights of zero only; narrow ones."""
+    for sizes in ((20, 97, 7, 4), (9, 8, 3), (6, 4)):
+        net, rng = MLP(sizes, loss=loss), np.random.default_rng(2)
+        A = rng.normal(size=(60, sizes[0]))
+        b = rng.integers(0, sizes[-1], 60)
+        if loss != "cross_entropy":
+            b = rng.integers(0, 2, (60, sizes[-1])).astype(float)
+        weights = rng.uniform(0, 3, 47) * (rng.random(47) < 0.8)
+        client = Client(0, A, b, rng.permutation(60)[:47], weights=weights)
+        start = net.init(1, np.float64)
+        settings = {"epochs": 3, "rng": 5}
+        got, _ = local_sgd(net, start, client, batch_size=batch_size, learning_rate=0.1, **settings)
+        rows = A[client.index], b[client.index]
+        expected, _ = fit(
+            net, start, *rows, weights=weights, optimizer=SGD(0.1), batch_size=batch_size or 47, **settings
+        )
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+        gradient, mean = local_gradient(net, start, client)
+        expected_mean, expected_gradient = net.loss_and_grad(start, *rows, weights)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-14)
+        assert mean == pytest.approx(expected_mean, rel=1e-13)
+
+
+def test_the_loss_of_a_weighted_epoch_is_the_weighted_mean():
+    """With steps too small to matter."""
+    mlp = MLP((5, 4, 3))
+    theta, client = make(mlp)
+    client = replace(client, weights=np.random.default_rng(0).random(N))
+    _, got = local_sgd(mlp, theta, client, epochs=1, batch_size=5, learning_rate=1e-14, rng=0)
+    rows = client.X[client.index], client.y[client.index]
+    assert got == pytest.approx(mlp.mean_loss(theta, *rows, client.weights), rel=1e-10)
+
+
+def test_a_weight_of_two_is_a_sample_given_twice():
+    mlp = MLP((5, 4, 3))
+    theta, client = make(mlp)
+    twice = replace(client, index=np.r_[client.index, client.index[:2]])
+    once = replace(client, weights=np.where(np.arange(N) < 2, 2.0, 1.0))
+    settings = {"epochs": 3, "batch_size": None, "learning_rate": 0.5, "rng": 0}
+    got, expected = (local_sgd(mlp, theta, one, **settings)[0] for one in (once, twice))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
