@@ -1,4 +1,16 @@
-"""Part IV: many owners."""
+"""Part IV: many owners.
+
+- The round: `clients`, `local` (its steps: `descent`), `algorithms`, `aggregation`, `simulation` (its processes:
+  `workers`; its history: `rounds`).
+- Clients that differ: `heterogeneity`, `server_optimizers`, `asynchronous`; `balance`; `selection`,
+  `contributions`, `fairness`; `personal`.
+- What an update gives away: `leakage`, `privacy`.
+- Adding without looking: `fixed_point`, `secret_sharing`, `ciphers`, `secure`, `secure_mean`.
+- Clients that lie: `attacks`; the answers are in `aggregation`.
+- Owners of columns: `vertical`.
+- A real federation: `flower`, `served`, `local_grid`, `flower_simulation`, `deployment`.
+- The paper's table: `rounds_to_target`, `commands`.
+"""
 
 from nnbrain.federated.aggregation import (
     Clipped,
