@@ -1,4 +1,12 @@
-"""Part III: many machines."""
+"""Part III: many machines.
+
+- Ranks and messages: `comm`, `mpi`, `collectives`, `costs`.
+- One network on many ranks: `data_parallel`, `tensor_parallel`, `pipeline` and its `pipeline_schedules`.
+- Saying less: `compression`, `powersgd`, `local_sgd`.
+- Not waiting: `asynchrony`, `scheduling`.
+- When machines die: `failure_detector`, `recovery`, `coding`.
+- On a cluster: `storage`, `prediction`, `commands`.
+"""
 
 from nnbrain.distributed.asynchrony import (
     Applied,

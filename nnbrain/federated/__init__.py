@@ -1,7 +1,7 @@
 """Part IV: many owners.
 
-- The round: `clients`, `local` (its steps: `descent`), `algorithms`, `aggregation`, `simulation` (its processes:
-  `workers`; its history: `rounds`).
+- The round: `clients`, `local` (its steps: `descent`), `algorithms`, `aggregation`, `simulation` (its
+  processes: `workers`; its history: `rounds`).
 - Clients that differ: `heterogeneity`, `server_optimizers`, `asynchronous`; `balance`; `selection`,
   `contributions`, `fairness`; `personal`.
 - What an update gives away: `leakage`, `privacy`.
