@@ -59,7 +59,8 @@ def gini(values: npt.ArrayLike) -> float:
     Parameters
     ----------
     values : array (K,)
-        At least 0, for example how often each client was asked. If all are 0, so is the result.
+        At least 0, for example each client's accuracy, or how often it was asked. If all are 0, so is the
+        result: it tells how even the values are, and not how high.
 
     Raises
     ------

@@ -212,9 +212,10 @@ def round_ends(history: Sequence[Round], cluster: Cluster, *, deadline: float | 
     ----------
     history : sequence of Round
     cluster : Cluster
-        Says how long client k, by its id, works in a round; all of it must be idle.
+        Says how long client k, by its id, works in a round. All its workers must be idle; its clock runs on.
     deadline : float, optional
-        If it is given, the server does not know who else may come: it waits so long, whoever is there.
+        If it is given, each round lasts as long, neither more nor less: the server cannot know that nobody
+        else will come.
 
     Returns
     -------
