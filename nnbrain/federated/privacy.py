@@ -35,7 +35,7 @@ def poisson(
     """Select each client independently with probability n/K: `n` of the K come on average.
 
     It is the selection that `epsilon` counts on. It may draw nobody, with probability (1 - n/K)^K, about
-    e⁻ⁿ: a round that `simulate` refuses, as there are no losses to report of it.
+    e⁻ⁿ: then the round of `DifferentiallyPrivate` is one of noise alone, as it must be.
     """
     return np.flatnonzero(rng.random(len(clients)) < n / len(clients)).tolist()
 

@@ -23,8 +23,8 @@ class Round:
     clients : list of int
         The ids of those who took part.
     metrics : dict of str to float
-        "loss" is the mean of the clients' local losses, weighted by their samples; the others are what
-        `evaluate` returned after the round.
+        "loss" is the mean of the clients' local losses, weighted by their samples, and NaN if nobody took
+        part; the others are what `evaluate` returned after the round.
     per_client : dict of str to list of float
         "loss", "n_samples" and "bytes_sent" of each, in the order of `clients`.
     """
@@ -69,6 +69,6 @@ def concluded(
         "bytes_sent": [float(u.bytes_sent) for u in updates],
         **(per_client or {}),
     }
-    loss = float(np.average(noted["loss"], weights=noted["n_samples"]))
+    loss = float(np.average(noted["loss"], weights=noted["n_samples"])) if updates else float("nan")
     found = {"loss": loss, **(metrics or {}), **(evaluate(theta.copy()) if evaluate else {})}
     return Round(number, [u.client for u in updates], found, noted)

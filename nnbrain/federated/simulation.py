@@ -56,7 +56,8 @@ def simulate(
         depends on seed, round and client only, and updates are fused in the clients' order.
     select : callable
         Who takes part: ``select(state, clients, n, rng, history)`` returns positions in `clients`, by
-        default of `n` at random.
+        default of `n` at random. It may return none, if the algorithm can do without updates, as
+        `DifferentiallyPrivate` can.
     evaluate : callable, optional
         Takes θ after each round and returns named metrics for the history.
     memories : dict, optional
@@ -171,10 +172,9 @@ class _Federation:
 
 def _positions(chosen: Sequence[int], n_clients: int) -> list[int]:
     positions = [checks.integer("select's answer", k, minimum=0) for k in chosen]
-    if not positions or len(set(positions)) < len(positions) or max(positions) >= n_clients:
+    if len(set(positions)) < len(positions) or max(positions, default=0) >= n_clients:
         raise ValueError(
-            f"select must return positions of different clients in 0..{n_clients - 1}, at least one, got "
-            f"{positions}"
+            f"select must return positions of different clients in 0..{n_clients - 1}, got {positions}"
         )
     return positions
 

@@ -98,6 +98,21 @@ def test_the_noise_has_the_variance_it_should_and_is_alone_in_an_empty_round(cli
     )
 
 
+def test_a_run_lives_through_rounds_in_which_nobody_comes(clients, tmp_path):
+    private = DifferentiallyPrivate(FedSGD(mlp, 0.5), 1, clip=0.3, noise_multiplier=0.5, seed=5)
+    options = {"client_fraction": 1 / len(clients), "select": poisson, "seed": 3}
+    whole, history = simulate(private, clients, theta, rounds=12, **options)
+    empty = [r for r in history if not r.clients]
+    assert 0 < len(empty) < 12
+    assert all(np.isnan(r.metrics["loss"]) for r in empty)
+    path = tmp_path / "run.npz"
+    simulate(private, clients, theta, rounds=empty[0].number, checkpoint=path, **options)
+    resumed, _ = simulate(private, clients, theta, rounds=12, checkpoint=path, **options)
+    np.testing.assert_array_equal(resumed, whole)
+    with pytest.raises(ValueError, match="vectors must be one or more"):
+        simulate(FedSGD(mlp), clients, theta, rounds=12, **options)
+
+
 def test_the_bound_follows_the_quantile():
     """eq-adaptive-clip: from far below and far above it comes to the quantile asked for."""
     rng = np.random.default_rng(0)
