@@ -44,12 +44,15 @@ def make_environment(requirements):
         freeze = [python, "-m", "pip", "freeze", "--exclude-editable"]
         held = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout
         (folder / "held.txt").write_text(held, encoding="utf-8")
-        pip += ["-c", folder / "held.txt"]
+        wishes = [
+            ["-c", folder / "held.txt", line] for line in lines.splitlines() if not line.startswith("#")
+        ]
     else:
         subprocess.run([*pip, "-e", ROOT], check=True)
-    for line in lines.splitlines():
-        if not line.startswith("#") and subprocess.run([*pip, line]).returncode:
-            print(f"{line} does not install here; the benchmarks go on without it", flush=True)
+        wishes = [["-r", HERE / requirements]]  # all at once: the versions of one decide about the others'
+    for wish in wishes:
+        if subprocess.run([*pip, *wish]).returncode:
+            print(f"{wish[-1]} does not install here; the benchmarks go on without it", flush=True)
     stamp.write_text(wanted, encoding="utf-8")  # last: an interrupted installation is done again
     return python
 
