@@ -1,6 +1,6 @@
 """Plain SGD in few passes through memory: what a client spends its time on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +10,7 @@ from scipy.linalg.blas import dgemm, sgemm
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
+from nnbrain.federated.clients import Client
 from nnbrain.mlp.activations import ACTIVATIONS
 from nnbrain.mlp.losses import LOSSES, shares
 from nnbrain.mlp.network import MLP
@@ -77,28 +78,42 @@ class Descent:
         ]
         self._memory: dict[tuple[int, int], tuple[list[Floats], ...]] = {}
 
-    def epoch(self, X: Floats, y: npt.NDArray[Any], order: Ints, weights: Floats | None = None) -> float:
-        """Take a step for each batch of the rows of X and y at `order`; return the mean loss.
+    def epochs(self, client: Client, orders: Iterable[Ints], weights: Floats | None) -> float:
+        """Take a step for each batch of the client's data, epoch by epoch; return the last epoch's mean loss.
 
-        With `weights`, one for each row of `order`, these means are Σ wᵢ ℓᵢ / Σ wᵢ.
+        Parameters
+        ----------
+        client : Client
+        orders : iterable of array of int
+            For each epoch, the client's samples in the order in which batches take them.
+        weights : array, optional
+            What each sample counts: the mean of a batch is Σ wᵢ ℓᵢ / Σ wᵢ.
 
         Raises
         ------
         FloatingPointError
             If the loss or θ becomes NaN or infinite.
         """
-        y = y.take(order, axis=0)
-        target = y if self._one_hot is None else self._one_hot[y]
-        logits = np.empty_like(target)
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked for below
-            for start in range(0, len(order), self._block):
-                rows = slice(start, start + self._block)
-                share = None if weights is None else weights[rows]
-                self._descend(X, order[rows], target[rows], logits[rows], share)
-            loss = self._loss.value_and_delta(logits, y, shares(weights, len(order)))
-        if not (np.isfinite(loss) and np.all(np.isfinite(self.theta))):
+            for order in orders:
+                rows = client.index[order]
+                labels = client.y.take(rows, axis=0)
+                share = None if weights is None else weights[order]
+                logits = self._epoch(client.X, rows, labels, share)
+            loss = self._loss.value_and_delta(logits, labels, shares(share, len(order)))
+        if not (np.isfinite(loss) and np.all(np.isfinite(self.theta))):  # once lost, it stays lost
             raise FloatingPointError("the loss or theta is no longer finite; try a smaller learning_rate")
         return loss
+
+    def _epoch(self, X: Floats, order: Ints, y: npt.NDArray[Any], weights: Floats | None) -> Floats:
+        """Take a step for each batch of the rows of X at `order`, whose labels are y; return the logits."""
+        target = y if self._one_hot is None else self._one_hot[y]
+        logits = np.empty_like(target)
+        for start in range(0, len(order), self._block):
+            rows = slice(start, start + self._block)
+            share = None if weights is None else weights[rows]
+            self._descend(X, order[rows], target[rows], logits[rows], share)
+        return logits
 
     def _descend(
         self, X: Floats, order: Ints, target: Floats, logits: Floats, weights: Floats | None

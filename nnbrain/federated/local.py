@@ -58,11 +58,8 @@ def local_sgd(
     theta = checks.theta(theta, mlp.size).copy()
     descent = Descent(mlp, theta, size, float(learning_rate), float(proximal), drift)
     rng = checks.generator("rng", rng)
-    weights = _weights(client, theta)
-    for _ in range(epochs):
-        order = rng.permutation(n)
-        share = None if weights is None else weights[order]
-        loss = descent.epoch(client.X, client.y, client.index[order], share)
+    orders = (rng.permutation(n) for _ in range(epochs))
+    loss = descent.epochs(client, orders, _weights(client, theta))
     return theta, loss
 
 
