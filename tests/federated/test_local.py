@@ -82,7 +82,7 @@ def test_theta_may_be_a_view_into_a_larger_array():
     np.testing.assert_array_equal(many, [theta, theta + 1])
 
 
-@pytest.mark.parametrize(("proximal", "drifting"), itertools.product([0.0, 0.7], [False, True]))
+@pytest.mark.parametrize(("proximal", "drifting"), list(itertools.product([0.0, 0.7], [False, True])))
 def test_steps_are_drawn_back_and_drift_as_they_are_told(proximal, drifting):
     """θ ← θ - η (g + proximal (θ - start) + drift), step by step with `MLP.loss_and_grad`."""
     mlp = MLP((20, 97, 7, 4), "tanh")
