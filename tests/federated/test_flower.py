@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnbrain.data import load_digits
-from nnbrain.federated import FedAvg, FedSGD, Scaffold, make_clients, simulate
+from nnbrain.federated import Altered, FedAvg, FedSGD, Scaffold, make_clients, simulate
 from nnbrain.federated.served import Replayed, ServedRound, load_run, save_run
 from nnbrain.mlp import MLP
 
@@ -28,6 +28,7 @@ from nnbrain.federated.local_grid import LocalGrid
 mlp = MLP((64, 16, 10))
 theta = mlp.init(0)
 ALGORITHMS = [FedAvg(mlp, 2, 5, 0.3), Scaffold(mlp, 2, 5, 0.1, total_samples=200), FedSGD(mlp, 0.5)]
+ALGORITHMS += [Altered(ALGORITHMS[0], lambda update, *_: update._replace(n_samples=update.n_samples / 64))]
 
 
 @pytest.fixture(scope="module")
