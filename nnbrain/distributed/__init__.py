@@ -1,7 +1,8 @@
 """Part III: many machines.
 
 - Ranks and messages: `comm`, `mpi`, `collectives`, `costs`.
-- One network on many ranks: `data_parallel`, `tensor_parallel`, `pipeline` and its `pipeline_schedules`.
+- One network on many ranks: `data_parallel`, `tensor_parallel`, `pipeline` and its `pipeline_schedules`,
+  `sharded_optimizer`.
 - Saying less: `compression`, `powersgd`, `local_sgd`.
 - Not waiting: `asynchrony`, `scheduling`.
 - When machines die: `failure_detector`, `recovery`, `coding`.
@@ -13,7 +14,6 @@ from nnbrain.distributed.asynchrony import (
     Cluster,
     Finished,
     exponential,
-    gradient_of_shares,
     parameter_server,
     pareto,
     steady,
@@ -37,7 +37,14 @@ from nnbrain.distributed.collectives import (
     tree_allreduce,
 )
 from nnbrain.distributed.comm import Communicator, DeadlockError, LocalCommunicator, Metered, run_ranks
-from nnbrain.distributed.compression import QSGD, CompressedAllreduce, Compressor, Sign, TopK
+from nnbrain.distributed.compression import (
+    QSGD,
+    CompressedAllreduce,
+    Compressor,
+    Half,
+    Sign,
+    TopK,
+)
 from nnbrain.distributed.costs import (
     amdahl,
     fit_alpha_beta,
@@ -46,7 +53,7 @@ from nnbrain.distributed.costs import (
     seconds_a_step,
     step_time,
 )
-from nnbrain.distributed.data_parallel import check_agreement, part_of_gradient, train
+from nnbrain.distributed.data_parallel import check_agreement, gradient_of_shares, part_of_gradient, train
 from nnbrain.distributed.failure_detector import (
     Heartbeats,
     alarm_time,
@@ -70,6 +77,7 @@ from nnbrain.distributed.recovery import (
     surviving_mpiexec,
 )
 from nnbrain.distributed.scheduling import Served, fair_shares, serve, work_off
+from nnbrain.distributed.sharded_optimizer import ShardedOptimizer
 from nnbrain.distributed.storage import Shards, open_shards, write_shards
 from nnbrain.distributed.tensor_parallel import TensorCut, TensorParallel
 
@@ -82,12 +90,14 @@ __all__ = [
     "Compressor",
     "DeadlockError",
     "Finished",
+    "Half",
     "Heartbeats",
     "LocalCommunicator",
     "Metered",
     "PipelineWorker",
     "PowerSGD",
     "Served",
+    "ShardedOptimizer",
     "Shards",
     "Sign",
     "TensorCut",

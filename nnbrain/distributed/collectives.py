@@ -111,7 +111,7 @@ def ring_allreduce(comm: Communicator, vector: Vector) -> None:
     """
     reduce_scatter(comm, vector)
     p, rank = comm.Get_size(), comm.Get_rank()
-    _pass_round(comm, np.array_split(vector, p), (rank + 1) % p)
+    pass_round(comm, np.array_split(vector, p), (rank + 1) % p)
 
 
 # ---- what they are made of ----
@@ -175,11 +175,11 @@ def all_gather(comm: Communicator, mine: Vector) -> Vector:
     _check_vector(mine, "mine")
     rows = np.empty((comm.Get_size(), len(mine)), mine.dtype)
     rows[comm.Get_rank()] = mine
-    _pass_round(comm, rows, comm.Get_rank())
+    pass_round(comm, rows, comm.Get_rank())
     return rows
 
 
-def _pass_round(comm: Communicator, pieces: Sequence[Vector] | Vector, mine: int) -> None:
+def pass_round(comm: Communicator, pieces: Sequence[Vector] | Vector, mine: int) -> None:
     """Fill in all pieces on all ranks. This rank has piece `mine` now, its right-hand neighbour the next."""
     p, rank = comm.Get_size(), comm.Get_rank()
     right, left = (rank + 1) % p, (rank - 1) % p
