@@ -1,6 +1,7 @@
 """Run all benchmarks, or those named, each in an environment that is made first if need be.
 
 python benchmarks/run.py [mlp] [federated] [distributed] [equality] [three_networks] [brain]
+python benchmarks/run.py fedavg_table [cell …]    one of the experiments that chapters draw, by name only
 """
 
 import os
@@ -21,6 +22,9 @@ BENCHMARKS = {
     "three_networks": "requirements.txt",
     "brain": "requirements-brain.txt",
 }
+
+# What chapters draw from their records. What follows the name is the script's.
+EXPERIMENTS = ("fedavg_table", "fedavg_starts", "unequal", "adversaries")
 
 
 def make_environment(requirements):
@@ -58,13 +62,14 @@ def make_environment(requirements):
 
 
 def main():
-    if sys.argv[1:2] == ["fedavg_table"]:
+    if sys.argv[1:] and sys.argv[1] in EXPERIMENTS:
         python = make_environment("requirements.txt")
-        sys.exit(subprocess.run([python, HERE / "fedavg_table.py", *sys.argv[2:]]).returncode)
+        sys.exit(subprocess.run([python, HERE / f"{sys.argv[1]}.py", *sys.argv[2:]]).returncode)
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
-        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        there = ", ".join([*BENCHMARKS, *EXPERIMENTS])
+        sys.exit(f"There is no benchmark {', '.join(sorted(unknown))}; there are {there}")
     failed = []
     for name in names:
         python = make_environment(BENCHMARKS[name])

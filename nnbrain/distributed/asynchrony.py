@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnbrain import checks
-from nnbrain.checks import Floats, Ints, Seed
-from nnbrain.data import minibatches
-from nnbrain.mlp.network import MLP
+from nnbrain.checks import Floats, Seed
 
 Duration = Callable[[int, np.random.Generator], float]
 Gradient = Callable[[Floats, int, int], Floats]
@@ -274,31 +272,3 @@ def _checked(grad: npt.ArrayLike, theta: Floats) -> Floats:
     if copy.shape != theta.shape:
         raise ValueError(f"gradient must return a vector of shape {theta.shape}, got {copy.shape}")
     return copy
-
-
-def gradient_of_shares(
-    mlp: MLP, X: npt.ArrayLike, y: npt.ArrayLike, *, workers: int, batch_size: int, rng: Seed = 0
-) -> Gradient:
-    """Return the gradient by which workers share batches, as data-parallel ranks do.
-
-    Task number c of each worker is its share of batch number c, weighted by its part of the samples, so
-    the gradients of all workers for one c, computed at one θ, sum to that of the batch. With a `bound` of
-    0, `parameter_server` takes the steps of `nnbrain.mlp.fit` with the same `rng` and `batch_size`, each
-    in as many parts as there are workers.
-    """
-    X, y = np.asarray(X), np.asarray(y)
-    checks.integer("workers", workers)
-    checks.batch_size(batch_size, len(X))
-    rng = checks.generator("rng", rng)
-    batches: list[Ints] = []
-
-    def gradient(theta: Floats, worker: int, clock: int) -> Floats:
-        while clock >= len(batches):
-            batches.extend(minibatches(len(X), batch_size, rng))
-        batch = batches[clock]
-        mine = np.array_split(batch, workers)[worker]
-        if len(mine) == 0:
-            return np.zeros_like(theta)
-        return len(mine) / len(batch) * mlp.loss_and_grad(theta, X[mine], y[mine])[1]
-
-    return gradient

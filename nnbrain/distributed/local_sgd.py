@@ -11,7 +11,8 @@ from nnbrain.distributed.comm import Communicator
 from nnbrain.distributed.data_parallel import Allreduce, check_agreement, part_of_gradient
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer
-from nnbrain.mlp.training import run_epoch, settings_of
+from nnbrain.mlp.training import run_epoch
+from nnbrain.settings import settings_of
 
 
 def train_with_local_steps(

@@ -1,10 +1,11 @@
 """Part IV: many owners.
 
-- The round: `clients`, `local` (its steps: `descent`), `algorithms`, `aggregation`, `simulation` (its
-  processes: `workers`; its history: `rounds`).
+- The round: `clients`, `partitions`, `local` (its steps: `descent`), `algorithms`, `aggregation`,
+  `simulation` (its processes: `workers`; its chance: `randomness`; its history: `rounds`).
 - Clients that differ: `heterogeneity`, `server_optimizers`, `asynchronous`; `balance`; `selection`,
   `contributions`, `fairness`; `personal`.
-- What an update gives away: `leakage`, `privacy`.
+- Saying less: `compressed`.
+- What an update gives away: `leakage`, `privacy`, `accounting`.
 - Adding without looking: `fixed_point`, `secret_sharing`, `ciphers`, `secure`, `secure_mean`.
 - Clients that lie: `attacks`; the answers are in `aggregation`.
 - Owners of columns: `vertical`.
@@ -12,6 +13,7 @@
 - The paper's table: `rounds_to_target`, `commands`.
 """
 
+from nnbrain.federated.accounting import epsilon
 from nnbrain.federated.aggregation import (
     Clipped,
     GeometricMedian,
@@ -29,7 +31,6 @@ from nnbrain.federated.attacks import (
     Scaled,
     Trigger,
     flip_labels,
-    largest_shift,
     plant_trigger,
 )
 from nnbrain.federated.balance import (
@@ -42,15 +43,8 @@ from nnbrain.federated.balance import (
     class_weights,
     recalls,
 )
-from nnbrain.federated.clients import (
-    Client,
-    make_clients,
-    partition_dirichlet,
-    partition_iid,
-    partition_quantity,
-    partition_shards,
-    transform_clients,
-)
+from nnbrain.federated.clients import Client, make_clients, transform_clients
+from nnbrain.federated.compressed import Compressed
 from nnbrain.federated.contributions import Valued, shapley
 from nnbrain.federated.fairness import client_accuracies, gini, worst_share
 from nnbrain.federated.fixed_point import FixedPoint
@@ -64,8 +58,14 @@ from nnbrain.federated.leakage import (
     sample_losses,
 )
 from nnbrain.federated.local import local_gradient, local_sgd
+from nnbrain.federated.partitions import (
+    partition_dirichlet,
+    partition_iid,
+    partition_quantity,
+    partition_shards,
+)
 from nnbrain.federated.personal import Ditto, PersonalLayers
-from nnbrain.federated.privacy import DifferentiallyPrivate, LocalNoise, clip, epsilon, poisson
+from nnbrain.federated.privacy import DifferentiallyPrivate, LocalNoise, clip, poisson
 from nnbrain.federated.rounds import Round
 from nnbrain.federated.secret_sharing import reconstruct_secret, split_secret
 from nnbrain.federated.selection import (
@@ -92,6 +92,7 @@ __all__ = [
     "Client",
     "Clipped",
     "Colluding",
+    "Compressed",
     "Deadline",
     "DifferentiallyPrivate",
     "Ditto",
@@ -135,7 +136,6 @@ __all__ = [
     "gini",
     "gradient_distance",
     "inverse_root",
-    "largest_shift",
     "last_losses",
     "local_gradient",
     "local_loss",

@@ -4,16 +4,18 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from nnbrain.command_line import EXPECTED, INTERRUPTED, natural, new_file, positive, say, text_of
 from nnbrain.federated.commands import DATA, table_command
-from nnbrain.federated.rounds_to_target import PARTITIONS
+from nnbrain.federated.rounds_to_target import FARTHEST, PARTITIONS
 
 DESCRIPTION = """\
 Count the rounds that federated averaging takes to an accuracy on the test data, as McMahan et al. (2017) did:
 after each round the best accuracy so far is taken, and between two rounds a straight line. Options that take
 several values make a cell of each combination. Of several learning rates the one that is first at the target
-with the first seed is taken for all seeds."""
+with the first seed is taken for all seeds; with --extend it is looked for beyond them, too."""
 
 EXAMPLES = """\
 examples:
@@ -72,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--epochs", type=positive, nargs="+", default=[1], help="E [1]")
     group.add_argument("--learning-rate", type=rate, nargs="+", default=[0.1], help="a grid of them [0.1]")
+    group.add_argument(
+        "--extend",
+        action="store_true",
+        help="where the grid's first or last rate is the best, go on beyond it by the ratio to the next, "
+        f"until there is a worse one on either side; up to {FARTHEST} times",
+    )
 
     group = one.add_argument_group("the measurement")
     group.add_argument("--target", type=accuracy, help="accuracy, in (0, 1) [digits 0.93, mnist 0.97]")
@@ -88,12 +96,12 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--workers", type=positive, default=1, help="processes; the results are the same [1]")
     group.add_argument(
         "--json",
-        type=new_file,
+        type=writable,
         help="file for all runs, written after each; those that it has already are not repeated",
     )
     group.add_argument(
         "--checkpoint",
-        type=new_file,
+        type=npz,
         help="file (.npz) for the run in hand, written after each round and removed at the run's end; if it "
         "is there, the run goes on from it. With several runs it needs --json",
     )
@@ -103,6 +111,23 @@ def parser() -> argparse.ArgumentParser:
         help="a progress bar for each run [if standard error is a terminal]",
     )
     return top
+
+
+def writable(text: str) -> Path:
+    """Return the text as the path of a file, after a trial: that it cannot be written is said at once."""
+    path = new_file(text)
+    try:
+        TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"no file can be made in {path.parent}: {error.strerror}") from error
+    return path
+
+
+def npz(text: str) -> Path:
+    """Return the text as the path of a NumPy archive that can be written."""
+    if not text.endswith(".npz"):
+        raise argparse.ArgumentTypeError(f"must be a file .npz, got {text!r}")
+    return writable(text)
 
 
 def size(text: str) -> int | None:

@@ -23,11 +23,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats
 
 Aggregate = Callable[[Sequence[Floats], Sequence[float]], Floats]
+
+
+def aggregated(aggregate: Aggregate, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """Return what `aggregate` makes of the vectors, of their shape and in their type: whoever wrote it.
+
+    Raises
+    ------
+    ValueError
+        If there are no vectors, not one weight each, or the result has another shape.
+    """
+    check_vectors(vectors, weights)
+    like, result = vectors[0], np.asarray(aggregate(vectors, weights))
+    if result.shape != like.shape:
+        raise ValueError(f"aggregate must return an array of shape {like.shape}, got {result.shape}")
+    return result.astype(like.dtype, copy=False)
 
 
 def weighted_mean(vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
@@ -38,7 +54,7 @@ def weighted_mean(vectors: Sequence[Floats], weights: Sequence[float]) -> Floats
     ValueError
         If there are no vectors, not one weight each, or the weights are negative or all zero.
     """
-    _check(vectors, weights)
+    check_vectors(vectors, weights)
     total = float(sum(weights))
     mean = np.zeros_like(vectors[0])
     for vector, weight in zip(vectors, weights, strict=True):
@@ -92,12 +108,12 @@ class TrimmedMean:
 
     def __call__(self, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
         """Return the trimmed mean of each coordinate."""
-        finite, lost = _finite(vectors, weights)
-        f = max(self.f - lost, 0)
+        finite, kept = _finite(vectors, weights)
+        f = _still(self.f, kept)
         if len(finite) <= 2 * f:
             raise ValueError(f"f must be below half of the {len(vectors)} vectors, got {self.f}")
-        kept = np.sort(finite, axis=0)[f : len(finite) - f]
-        return np.asarray(kept.mean(axis=0), finite.dtype)
+        middle = np.sort(finite, axis=0)[f : len(finite) - f]
+        return np.asarray(middle.mean(axis=0), finite.dtype)
 
 
 @dataclass(frozen=True)
@@ -149,10 +165,10 @@ class Krum:
 
     def __call__(self, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
         """Return the mean of the `keep` vectors that score least."""
-        finite, lost = _finite(vectors, weights)
+        finite, kept = _finite(vectors, weights)
         if self.keep > len(vectors):
             raise ValueError(f"keep must be at most the {len(vectors)} vectors there are, got {self.keep}")
-        scores = Krum(max(self.f - lost, 0)).scores(finite)
+        scores = Krum(_still(self.f, kept)).scores(finite)
         best = np.sort(np.argsort(scores, kind="stable")[: self.keep])
         return np.asarray(finite[best].mean(axis=0), finite.dtype)
 
@@ -191,8 +207,7 @@ class GeometricMedian:
 
     def __call__(self, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
         """Return the weighted geometric median."""
-        finite, _ = _finite(vectors, weights)
-        kept = [np.all(np.isfinite(vector)) for vector in vectors]
+        finite, kept = _finite(vectors, weights)
         w = np.asarray(weights, np.float64)[kept]
         if not w.any():
             raise ValueError("weights must not be 0 for all vectors that are finite")
@@ -242,7 +257,7 @@ class Clipped:
 
     def __call__(self, vectors: Sequence[Floats], weights: Sequence[float]) -> Floats:
         """Return the aggregate of the shortened vectors."""
-        _check(vectors, weights)
+        check_vectors(vectors, weights)
         finite = [v if np.all(np.isfinite(v)) else np.zeros_like(v) for v in vectors]
         lengths = [float(np.linalg.norm(v.astype(np.float64))) for v in finite]
         bound = float(np.median(lengths)) if self.bound is None else float(self.bound)
@@ -250,21 +265,27 @@ class Clipped:
         return self.aggregate(shortened, weights)
 
 
-def _check(vectors: Sequence[Floats], weights: Sequence[float]) -> None:
-    if len(vectors) == 0 or len(vectors) != len(weights):
-        raise ValueError(
-            f"vectors must be one or more, with one weight each, got {len(vectors)} and {len(weights)}"
-        )
+def check_vectors(vectors: Sequence[Floats], weights: Sequence[float]) -> None:
+    """Raise a ValueError if the vectors are none, or differ in shape, or their weights make no mean."""
+    if len(vectors) == 0:
+        raise ValueError("vectors must be one or more, got none: nobody took part")
+    if len(vectors) != len(weights):
+        raise ValueError(f"weights must be one for each of {len(vectors)} vectors, got {len(weights)}")
     if len({vector.shape for vector in vectors}) > 1:
         raise ValueError(f"vectors must have one shape, got {sorted({v.shape for v in vectors})}")
     if min(weights) < 0 or not 0 < float(sum(weights)) < np.inf:
         raise ValueError(f"weights must be at least 0, finite and not all 0, got {list(weights)}")
 
 
-def _finite(vectors: Sequence[Floats], weights: Sequence[float]) -> tuple[Floats, int]:
-    """Return those vectors that are finite, as rows, and how many are not."""
-    _check(vectors, weights)
-    finite = [vector for vector in vectors if np.all(np.isfinite(vector))]
-    if not finite:
+def _finite(vectors: Sequence[Floats], weights: Sequence[float]) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return those vectors that are finite, as rows, and for each vector whether it is."""
+    check_vectors(vectors, weights)
+    kept = np.array([np.all(np.isfinite(vector)) for vector in vectors])
+    if not kept.any():
         raise ValueError(f"vectors must be finite, got NaN or infinity in all {len(vectors)}")
-    return np.stack(finite), len(vectors) - len(finite)
+    return np.stack([vector for vector, whole in zip(vectors, kept, strict=True) if whole]), kept
+
+
+def _still(f: int, kept: npt.NDArray[np.bool_]) -> int:
+    """Return how many of the vectors that were kept may be arbitrary, if f of all may."""
+    return max(f - int(np.count_nonzero(~kept)), 0)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.aggregation import Aggregate, weighted_mean
+from nnbrain.federated.aggregation import Aggregate, aggregated, weighted_mean
 from nnbrain.federated.clients import Client
 from nnbrain.federated.local import local_gradient, local_sgd
 from nnbrain.mlp.network import MLP
@@ -60,6 +60,19 @@ class Update(NamedTuple):
     def bytes_sent(self) -> int:
         """What the client sends, in bytes, without who it is, its number of samples and its loss."""
         return self.vector.nbytes + sum(array.nbytes for array in self.more.values())
+
+    def sent(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return what the client sent under that name besides its vector.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing of that name, or it has another shape.
+        """
+        got = np.shape(self.more[name]) if name in self.more else "nothing"
+        if got != shape:
+            raise ValueError(f"client {self.client} must send {name!r} of shape {shape}, got {got}")
+        return self.more[name]
 
 
 class Algorithm(Protocol):
@@ -129,7 +142,7 @@ class FedAvg:
         return Update(client.id, theta_k - theta, client.n_samples, loss)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        move = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
+        move = aggregated(self.aggregate, [u.vector for u in updates], [u.n_samples for u in updates])
         return {"theta": state["theta"] + move}
 
     def train(
@@ -195,7 +208,7 @@ class FedSGD:
         return Update(client.id, gradient, client.n_samples, loss)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        gradient = self.aggregate([u.vector for u in updates], [u.n_samples for u in updates])
+        gradient = aggregated(self.aggregate, [u.vector for u in updates], [u.n_samples for u in updates])
         return {"theta": state["theta"] - float(self.learning_rate) * gradient}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nnbrain import checks
@@ -10,8 +9,9 @@ from nnbrain.checks import Floats
 from nnbrain.distributed.asynchrony import Cluster
 from nnbrain.federated.algorithms import NOTHING, Algorithm, Update
 from nnbrain.federated.clients import Client, Memory, check_clients
-from nnbrain.federated.rounds import Evaluate, Round, concluded
-from nnbrain.federated.workers import SELECTION, UPDATE, generator
+from nnbrain.federated.randomness import SELECTION, UPDATE, generator
+from nnbrain.federated.rounds import Evaluate, Round, record_round
+from nnbrain.federated.selection import draw
 
 Damping = Callable[[int], float]
 
@@ -107,14 +107,15 @@ def simulate_async(
         while len(history) < steps:
             idle = sorted(set(range(K)) - cluster.busy - {k for k, _, _ in waiting})
             free = min(concurrency - len(cluster.busy), len(idle))
-            for k in np.sort(chooser.choice(idle, free, replace=False)).tolist() if free else ():
+            for k in (idle[i] for i in draw(len(idle), free, chooser)):
                 begun[k] += 1
                 rng = generator(seed, UPDATE, begun[k], clients[k].id)
                 update = algorithm.client_update(state, clients[k].with_memory(memories[k]), rng)
                 cluster.start(k, task=(len(history), update))
             done = next(cluster)
             version, update = done.task
-            memories[done.worker] |= dict(update.memory)
+            if update.memory:
+                memories[done.worker] = dict(update.memory)
             waiting.append((done.worker, version, update._replace(memory=NOTHING)))
             if len(waiting) < buffer:
                 continue
@@ -125,7 +126,7 @@ def simulate_async(
             ]
             waiting.clear()
             state = algorithm.server_update(state, updates)
-            step = concluded(
+            step = record_round(
                 len(history) + 1,
                 state["theta"],
                 updates,

@@ -9,11 +9,10 @@ All of these lie about the vector only: its sample count, its loss and what else
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
@@ -25,14 +24,14 @@ from nnbrain.mlp.network import MLP
 def flip_labels(
     clients: Sequence[Client], attackers: Collection[int], new_labels: npt.ArrayLike
 ) -> list[Client]:
-    """Return the clients, the attackers with wrong labels on their samples.
+    """Return the clients, the attackers with wrong labels on their samples, of which they get a copy.
 
     Parameters
     ----------
     clients : sequence of Client
         Not changed.
     attackers : collection of int
-        Ids of those that lie.
+        Ids of those that lie. One that no client has attacks nobody.
     new_labels : array of int
         What an attacker calls class c: ``new_labels[c]``. ``range(9, -1, -1)`` turns all digits round.
 
@@ -46,14 +45,12 @@ def flip_labels(
     flipped = []
     for client in clients:
         if client.id in attackers:
-            old = client.y[client.index]
+            X, old = client.rows
             if old.max() >= len(new):
                 raise ValueError(
                     f"new_labels must have an entry for each label, got {len(new)} and label {old.max()}"
                 )
-            y = client.y.copy()
-            y[client.index] = new[old]
-            client = replace(client, y=y)
+            client = client.with_data(X, new[old])
         flipped.append(client)
     return flipped
 
@@ -114,10 +111,10 @@ def plant_trigger(
     planted = []
     for client in clients:
         if client.id in attackers:
-            X, y = client.X[client.index], client.y[client.index]
+            X, y = client.rows
             n = max(1, round(share * client.n_samples))
             X[:n], y[:n] = trigger.mark(X[:n]), trigger.target
-            client = replace(client, X=X, y=y, index=np.arange(client.n_samples))
+            client = client.with_data(X, y)
         planted.append(client)
     return planted
 
@@ -132,7 +129,7 @@ class Scaled:
     Parameters
     ----------
     attackers : collection of int
-        Ids of those that lie.
+        Ids of those that lie. One that no client has attacks nobody.
     factor : float
 
     Notes
@@ -195,7 +192,7 @@ class ALittle:
     Parameters
     ----------
     z : float
-        See `largest_shift`.
+        How many standard deviations.
 
     Notes
     -----
@@ -210,26 +207,6 @@ class ALittle:
     def __call__(self, vectors: Floats) -> Floats:
         """Return the forged vector (d,)."""
         return np.asarray(vectors.mean(axis=0) - float(self.z) * vectors.std(axis=0), vectors.dtype)
-
-
-def largest_shift(n: int, attackers: int) -> float:
-    """Return the z for `ALittle` with which a median of n values still comes out at the forged one.
-
-    With s = ⌊n/2 + 1⌋ - attackers more the colluders are a majority. z is where so many honest values, if
-    they are normally distributed, are expected to be farther out: Φ(z) = (n - attackers - s) / (n -
-    attackers).
-
-    Raises
-    ------
-    ValueError
-        If the attackers are none, or a majority already.
-    """
-    checks.integer("n", n)
-    checks.integer("attackers", attackers)
-    needed = n // 2 + 1 - attackers
-    if needed < 1:
-        raise ValueError(f"attackers must be at most half of the {n} clients, got {attackers}")
-    return float(ndtri((n - attackers - needed) / (n - attackers)))
 
 
 @dataclass(frozen=True)

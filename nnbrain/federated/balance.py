@@ -120,8 +120,14 @@ class Weighted(Wrapper):
         return update._replace(more=more)
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        heard = [update._replace(n_samples=float(update.more["weight"])) for update in updates]
-        return self.algorithm.server_update(state, heard)
+        return self.algorithm.server_update(
+            state, [update._replace(n_samples=_say(update)) for update in updates]
+        )
+
+
+def _say(update: Update) -> float:
+    """Return for how many samples a client speaks, by what it sent."""
+    return checks.number(f"weight of client {update.client}", update.sent("weight", ())[()], minimum=0)
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ class Balanced(Wrapper):
             raise ValueError(f"generate must return shape {shape}, got {made.shape}")
         X = np.concatenate([client.X[kept], made])
         y = np.concatenate([labels[kept], missing])
-        return Client(client.id, X, y, np.arange(client.n_samples), client.memory)
+        return client.with_data(X, y)
 
 
 def class_sums(client: Client, n_classes: int) -> Floats:
@@ -186,7 +192,8 @@ def class_sums(client: Client, n_classes: int) -> Floats:
     n_classes (1 + d) + d (d + 1)/2 numbers for d features, in float64.
     """
     counts = class_counts(client, n_classes)
-    X, y = client.X[client.index].astype(np.float64), client.y[client.index]
+    X, y = client.rows
+    X = X.astype(np.float64)
     sums = np.eye(n_classes)[y].T @ X
     return np.concatenate([counts, sums.ravel(), (X.T @ X)[np.triu_indices(X.shape[1])]])
 

@@ -3,6 +3,7 @@
 Needs the extra ``privacy``.
 """
 
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ except ImportError as error:
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-TAG_BYTES = 16
 
 
 def public_key(private: bytes) -> bytes:
@@ -47,6 +47,11 @@ def agree(private: bytes, public: bytes, purpose: bytes) -> bytes:
     """
     shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
     return HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose).derive(shared)
+
+
+def fingerprint(secret: bytes) -> bytes:
+    """Return 32 bytes by which a secret, 32 random bytes, is known again, and not found: SHA-256."""
+    return sha256(secret).digest()
 
 
 def expand(key: bytes, n: int, dtype: np.dtype[Any]) -> Residues:

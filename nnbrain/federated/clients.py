@@ -1,4 +1,4 @@
-"""Clients, who own data, and the ways in which a data set can be dealt out to them."""
+"""Clients, who own data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,8 +29,8 @@ class Client:
     index : array of int
         Which rows are this client's.
     memory : dict of arrays
-        What it kept from the last round it took part in, by name; empty before its first. The server
-        never sees it.
+        What it kept from the last round it took part in, by name; before its first, what it brings along,
+        as a rule nothing. The server never sees it.
     weights : array (n_samples,), optional
         How much each of its samples counts in the mean loss of a batch, in the order of `index`; all alike
         if it is None.
@@ -48,9 +48,18 @@ class Client:
         """How many samples the client has: n_k."""
         return len(self.index)
 
+    @property
+    def rows(self) -> tuple[Floats, npt.NDArray[Any]]:
+        """Its own rows of X and y, copied."""
+        return self.X[self.index], self.y[self.index]
+
     def with_memory(self, memory: Memory) -> "Client":
         """Return the same client with this memory."""
         return replace(self, memory=memory)
+
+    def with_data(self, X: Floats, y: npt.NDArray[Any]) -> "Client":
+        """Return the same client with other samples, all rows of X and y, which it shares with nobody."""
+        return replace(self, X=X, y=y, index=np.arange(len(y)))
 
 
 def make_clients(X: npt.ArrayLike, y: npt.ArrayLike, parts: Sequence[Ints]) -> list[Client]:
@@ -83,128 +92,6 @@ def make_clients(X: npt.ArrayLike, y: npt.ArrayLike, parts: Sequence[Ints]) -> l
     return [Client(k, X, y, np.asarray(index)) for k, index in enumerate(parts)]
 
 
-def partition_iid(n_samples: int, n_clients: int, rng: Seed) -> list[Ints]:
-    """Deal out the samples 0..n_samples-1 at random, in parts whose sizes differ by at most one.
-
-    Raises
-    ------
-    ValueError
-        If there are more clients than samples.
-    """
-    _check_enough("n_clients", n_clients, n_samples)
-    return np.array_split(checks.generator("rng", rng).permutation(n_samples), n_clients)
-
-
-def partition_shards(y: npt.ArrayLike, n_clients: int, rng: Seed, shards_per_client: int = 2) -> list[Ints]:
-    """Sort the samples by label, cut them in shards, and deal each client a few of them at random.
-
-    With two shards a client, most clients see two classes only: the pathological non-IID partition of
-    McMahan et al. (2017).
-
-    Raises
-    ------
-    ValueError
-        If there are more shards than samples.
-    """
-    labels = checks.labels("y", y, np.size(y))
-    checks.integer("n_clients", n_clients)
-    n_shards = n_clients * checks.integer("shards_per_client", shards_per_client)
-    _check_enough("n_clients * shards_per_client", n_shards, len(labels))
-    shards = np.array_split(np.argsort(labels, kind="stable"), n_shards)
-    dealt = checks.generator("rng", rng).permutation(n_shards).reshape(n_clients, -1)
-    return [np.concatenate([shards[s] for s in row]) for row in dealt]
-
-
-def partition_dirichlet(
-    y: npt.ArrayLike, n_clients: int, concentration: float, rng: Seed, min_samples: int = 1
-) -> list[Ints]:
-    """Deal each label's samples out in shares of its own, drawn from a Dirichlet distribution.
-
-    A small concentration gives nearly all samples of a label to one client; a large one gives all clients
-    nearly the same mixture. The clients' numbers of samples come out unequal too.
-
-    Parameters
-    ----------
-    y : array of int (n,)
-        Labels.
-    n_clients : int
-    concentration : float
-        Parameter of the symmetric Dirichlet distribution, above 0.
-    rng : int or Generator
-    min_samples : int
-        Clients that have fewer get some from those that have most, at random.
-
-    Returns
-    -------
-    list of array of int
-        The rows of each client: none is lost, and none is with two.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is out of range, or there are fewer than `min_samples` samples a client.
-
-    Notes
-    -----
-    Yurochkin et al. (2019). Hsu et al. (2019) draw shares of labels for each client instead,
-    so that all clients get equally many samples.
-    """
-    labels = checks.labels("y", y, np.size(y))
-    checks.number("concentration", concentration, above=0)
-    _check_enough("n_clients", n_clients, len(labels), min_samples)
-    rng = checks.generator("rng", rng)
-    owner = np.empty(len(labels), np.int64)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        shares = rng.dirichlet(np.full(n_clients, concentration))
-        ends = np.rint(np.cumsum(shares) * len(rows)).astype(int)
-        owner[rows] = np.searchsorted(ends[:-1], np.arange(len(rows)), side="right")
-    sizes = np.bincount(owner, minlength=n_clients)
-    while sizes.min() < min_samples:
-        poorest, richest = sizes.argmin(), sizes.argmax()
-        owner[rng.choice(np.flatnonzero(owner == richest))] = poorest
-        sizes[poorest] += 1
-        sizes[richest] -= 1
-    return [np.flatnonzero(owner == k) for k in range(n_clients)]
-
-
-def partition_quantity(
-    n_samples: int, n_clients: int, spread: float, rng: Seed, min_samples: int = 1
-) -> list[Ints]:
-    """Deal out the samples 0..n_samples-1 at random, in parts of log-normally distributed sizes.
-
-    Parameters
-    ----------
-    n_samples, n_clients : int
-    spread : float
-        Standard deviation of the logarithm of a part's size before rounding, at least 0. With 0, sizes
-        differ by at most one; with 1, a third of the parts are at least e times larger or smaller than the
-        middle one.
-    rng : int or Generator
-    min_samples : int
-        What each part has, before the rest is dealt out.
-
-    Returns
-    -------
-    list of array of int
-        The rows of each client: none is lost, and none is with two.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is out of range, or there are fewer than `min_samples` samples a client.
-    """
-    checks.number("spread", spread, minimum=0)
-    _check_enough("n_clients", n_clients, n_samples, min_samples)
-    rng = checks.generator("rng", rng)
-    logs = spread * rng.standard_normal(n_clients)
-    weights = np.exp(logs - logs.max())
-    rest = n_samples - n_clients * min_samples
-    ends = np.rint(np.cumsum(weights / weights.sum()) * rest).astype(int)
-    ends += min_samples * np.arange(1, n_clients + 1)
-    return np.split(rng.permutation(n_samples), ends[:-1])
-
-
 def transform_clients(clients: Sequence[Client], transform: Transform, rng: Seed) -> list[Client]:
     """Return the same clients, each with its samples seen through its own eyes: feature skew.
 
@@ -227,12 +114,11 @@ def transform_clients(clients: Sequence[Client], transform: Transform, rng: Seed
     """
     transformed = []
     for client, own in zip(clients, checks.generator("rng", rng).spawn(len(clients)), strict=True):
-        rows = client.X[client.index]
+        rows, y = client.rows
         X = checks.floats("transform's answer", transform(rows.copy(), own), rows.dtype)
         if X.shape != rows.shape:
             raise ValueError(f"transform must return an array of shape {rows.shape}, got {X.shape}")
-        index = np.arange(client.n_samples)
-        transformed.append(replace(client, X=X, y=client.y[client.index], index=index))
+        transformed.append(client.with_data(X, y))
     return transformed
 
 
@@ -253,16 +139,13 @@ def check_clients(mlp: MLP, clients: Sequence[Client], theta: Floats) -> list[Cl
     ids = [client.id for client in clients]
     if len(set(ids)) < len(ids):
         raise ValueError(f"clients must have ids of their own, got {len(ids) - len(set(ids))} repeated")
-    checked: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+    sharing: dict[tuple[int, int], list[Client]] = {}
+    for client in clients:
+        sharing.setdefault((id(client.X), id(client.y)), []).append(client)
+    checked = {key: _check_shared(mlp, group, theta) for key, group in sharing.items()}
     result = []
     for client in clients:
-        key = id(client.X), id(client.y)
-        if key not in checked:
-            try:
-                checked[key] = mlp.check_data(theta, client.X, client.y)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"client {client.id}: {error}") from error
-        X, y = checked[key]
+        X, y = checked[id(client.X), id(client.y)]
         if np.min(client.index) < 0 or np.max(client.index) >= len(X):
             raise ValueError(
                 f"clients must index rows 0..{len(X) - 1} of X, got others for client {client.id}"
@@ -271,12 +154,20 @@ def check_clients(mlp: MLP, clients: Sequence[Client], theta: Floats) -> list[Cl
     return result
 
 
-def _check_enough(name: str, parts: int, n_samples: int, min_samples: int = 1) -> None:
-    checks.integer("n_samples", n_samples)
-    if checks.integer(name, parts) > n_samples:
-        raise ValueError(f"{name} must be at most the {n_samples} samples there are, got {parts}")
-    if checks.integer("min_samples", min_samples) * parts > n_samples:
-        raise ValueError(
-            f"min_samples must be at most {n_samples // parts}, as {parts} parts share {n_samples} samples, "
-            f"got {min_samples}"
-        )
+def _check_shared(mlp: MLP, clients: Sequence[Client], theta: Floats) -> tuple[Floats, npt.NDArray[Any]]:
+    """Return the X and y that these clients share, checked; an error names those whose own rows are bad."""
+    try:
+        return mlp.check_data(theta, clients[0].X, clients[0].y)
+    except (TypeError, ValueError) as error:
+        bad = [client.id for client in clients if _misfits(mlp, client, theta)]
+        others = f" and {len(bad) - 10} others" if len(bad) > 10 else ""
+        who = f"client {bad[0]}" if len(bad) == 1 else f"clients {bad[:10]}{others}"
+        raise type(error)(f"{who if bad else 'rows that no client owns'}: {error}") from error
+
+
+def _misfits(mlp: MLP, client: Client, theta: Floats) -> bool:
+    try:
+        mlp.check_data(theta, *client.rows)
+    except (TypeError, ValueError, IndexError):
+        return True
+    return len(client.X) != len(client.y)

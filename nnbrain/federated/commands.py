@@ -16,7 +16,7 @@ from nnbrain import __version__
 from nnbrain.checkpoint import write_whole
 from nnbrain.command_line import say, wants_bar
 from nnbrain.data import Split, load_digits, load_mnist
-from nnbrain.federated.rounds_to_target import Cell, Run, chosen, run, tuned
+from nnbrain.federated.rounds_to_target import Cell, Run, run, runs_at_best_rate, tune
 
 # Where nothing else is said. MNIST's is the paper's set-up.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -24,6 +24,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"clients": 20, "hidden": [32], "target": 0.93, "rounds": 500},
 }
 DATA: dict[str, Callable[[], Split]] = {"mnist": load_mnist, "digits": load_digits}
+LEAST_SAMPLES = {"iid": 1, "shards": 2}  # of a client
 
 # McMahan et al. (2017), the 2NN's rounds to 97% with E = 1: by partition, C and B; None is infinity.
 PAPER: dict[tuple[str, float, int | None], int] = {
@@ -57,6 +58,9 @@ def table_command(options: argparse.Namespace) -> None:
             options.partition, options.epochs, options.batch_size, options.fraction
         )
     ]
+    _check_clients(settings["clients"], options.partition, len(data.y_train))
+    if options.extend and len(set(options.learning_rate)) < 2:
+        raise ValueError(f"--extend needs two rates of --learning-rate, got {options.learning_rate[0]:g}")
     several = len(cells) * len(options.learning_rate) * len(options.seeds) > 1
     if options.checkpoint and several and not options.json:
         raise ValueError("--checkpoint needs --json where there are several runs: that has the finished ones")
@@ -86,9 +90,18 @@ def table_command(options: argparse.Namespace) -> None:
                 options.checkpoint.unlink(missing_ok=True)
             return result
 
-        say(
-            line(chosen(tuned(options.learning_rate, options.seeds, settings["rounds"], train)), options.data)
-        )
+        runs = tune(options.learning_rate, options.seeds, settings["rounds"], train, extend=options.extend)
+        say(line(runs_at_best_rate(runs), options.data))
+
+
+def _check_clients(n_clients: int, partitions: list[str], n_samples: int) -> None:
+    for partition in partitions:
+        most = n_samples // LEAST_SAMPLES[partition]
+        if n_clients > most:
+            raise ValueError(
+                f"--clients must be at most {most}, as there are {n_samples} samples for {partition} to deal "
+                f"out, got {n_clients}"
+            )
 
 
 class Ledger:
@@ -99,9 +112,11 @@ class Ledger:
         self._runs: list[dict[str, Any]] = []
         if path is not None and path.exists():
             try:
-                self._runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+                document = json.loads(path.read_text(encoding="utf-8"))
+                of_all = {"versions": document.get("versions")}  # older files have them once for all runs
+                self._runs = [of_all | known for known in document["runs"]]
                 for known in self._runs:
-                    as_run(known)
+                    from_json(known)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
                     f"--json: {path} is not a file of this command ({error!r}); name another"
@@ -109,10 +124,10 @@ class Ledger:
 
     def find(self, cell: Cell, learning_rate: float, seed: int, limit: int) -> Run | None:
         """Return the run with these settings, if it is known and the limit makes no difference."""
-        wanted = {"data": self._data, "cell": plain(cell), "learning_rate": learning_rate, "seed": seed}
+        wanted = {"data": self._data, "cell": to_json(cell), "learning_rate": learning_rate, "seed": seed}
         for known in self._runs:
             if all(known[name] == value for name, value in wanted.items()):
-                found = as_run(known)
+                found = from_json(known)
                 if found.diverged or (
                     found.limit >= limit if found.rounds is None else found.rounds <= limit
                 ):
@@ -121,27 +136,31 @@ class Ledger:
 
     def add(self, result: Run) -> None:
         """Add a run, and write the file, so that it is the old one or the new one but never a part."""
-        self._runs.append({"data": self._data, **asdict(result), "cell": plain(result.cell)})
-        if self._path is None:
-            return
-        versions = {
-            "nnbrain": __version__,
-            "Python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        }
-        text = json.dumps({"versions": versions, "runs": self._runs}, indent=1) + "\n"
-        write_whole(self._path, lambda file: file.write(text.encode()))
+        about = {"data": self._data, "versions": versions()}
+        self._runs.append({**about, **asdict(result), "cell": to_json(result.cell)})
+        if self._path is not None:
+            text = json.dumps({"runs": self._runs}, indent=1) + "\n"
+            write_whole(self._path, lambda file: file.write(text.encode()))
 
 
-def plain(cell: Cell) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Return the versions of all that may make a run another one."""
+    return {
+        "nnbrain": __version__,
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        "scipy": scipy.__version__,
+    }
+
+
+def to_json(cell: Cell) -> dict[str, Any]:
     """Return a cell as JSON has it."""
     return {**asdict(cell), "sizes": list(cell.sizes)}
 
 
-def as_run(known: Mapping[str, Any]) -> Run:
+def from_json(known: Mapping[str, Any]) -> Run:
     """Return a run from what JSON has of it."""
-    fields = {name: value for name, value in known.items() if name != "data"}
+    fields = {name: value for name, value in known.items() if name not in ("data", "versions")}
     cell = Cell(**{**known["cell"], "sizes": tuple(known["cell"]["sizes"])})
     return Run(**{**fields, "cell": cell})
 

@@ -64,7 +64,8 @@ class Valued(Wrapper):
     Parameters
     ----------
     algorithm : Algorithm
-        Its `server_update` is called once for each subset of a round's updates: 2**12 times at most.
+        Its `server_update` is called for each subset of a round's updates: 2**12 of them at most. Where it
+        can do without updates, as `DifferentiallyPrivate` can, a round without any values nobody.
     X : array (n, features)
     y : array (n,)
         The held-out samples. What they do not ask for has no value.
@@ -97,21 +98,26 @@ class Valued(Wrapper):
         return {**self.algorithm.init(theta), "value": zeros, "valued": zeros.astype(int)}
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
-        own = ("value", "valued")
-        inner = {name: state[name] for name in state if name not in own}
+        after = self.algorithm.server_update(state, updates)  # first: what it refuses is worth nothing
         ids = [update.client for update in updates]
-        if max(ids) >= self.n_clients:
-            raise ValueError(
-                f"n_clients must be above each client's id, got {self.n_clients} and id {max(ids)}"
-            )
+        check_ids(ids, self.n_clients)
 
         def worth(group: tuple[int, ...]) -> float:
             some = [updates[i] for i in group]
-            after = self.algorithm.server_update(inner, some) if some else inner
-            return -self.mlp.mean_loss(after["theta"], self.X, self.y)
+            moved = self.algorithm.server_update(state, some) if some else state
+            return -self.mlp.mean_loss(moved["theta"], self.X, self.y)
 
         value, valued = state["value"].copy(), state["valued"].copy()
-        value[ids] += shapley(worth, len(ids))
-        valued[ids] += 1
-        after = self.algorithm.server_update(inner, updates)
+        if ids:
+            value[ids] += shapley(worth, len(ids))
+            valued[ids] += 1
         return {**after, "value": value, "valued": valued}
+
+
+def check_ids(ids: Sequence[int], n_clients: int) -> None:
+    """Raise a ValueError if one of the clients has no place among the values of so many."""
+    outside = [k for k in ids if not 0 <= k < n_clients]
+    if outside:
+        raise ValueError(
+            f"clients must have ids in 0..{n_clients - 1}, as n_clients of Valued says, got {outside}"
+        )

@@ -4,8 +4,6 @@ Needs the extra ``flower``, and a system with process groups (not Windows).
 """
 
 import contextlib
-import datetime
-import ipaddress
 import json
 import os
 import shutil
@@ -20,71 +18,7 @@ from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
-# ---- who is who ----
-
-
-def make_authority(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
-    """Write a new authority's certificate to ``folder/name.crt``, and return its key, which signs others."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)  # to sign certificates
-    builder = _certificate(subject, subject, key.public_key())
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(usage, critical=True)
-    _write(folder / f"{name}.crt", builder.sign(key, hashes.SHA256()).public_bytes(_PEM))
-    return key
-
-
-def make_certificate(folder: Path, name: str, authority: str, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write ``name.crt`` and ``name.key``, of a server at 127.0.0.1, signed with the authority's `key`."""
-    own = ec.generate_private_key(ec.SECP384R1())
-    issuer = x509.load_pem_x509_certificate((folder / f"{authority}.crt").read_bytes()).subject
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    where = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    builder = _certificate(subject, issuer, own.public_key())
-    builder = builder.add_extension(x509.SubjectAlternativeName(where), critical=False)
-    _write(folder / f"{name}.crt", builder.sign(key, hashes.SHA256()).public_bytes(_PEM))
-    _write(folder / f"{name}.key", own.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, _OPEN))
-
-
-def make_node_key(folder: Path, name: str) -> None:
-    """Write a node's pair of keys: ``name``, which never leaves it, and ``name.pub``, which is registered."""
-    key = ec.generate_private_key(ec.SECP384R1())
-    _write(folder / name, key.private_bytes(_PEM, serialization.PrivateFormat.OpenSSH, _OPEN))
-    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    _write(folder / f"{name}.pub", public)
-
-
-_PEM, _OPEN = serialization.Encoding.PEM, serialization.NoEncryption()
-
-
-def _certificate(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-    )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that nobody but its owner can read."""
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-
-
-# ---- processes ----
+from nnbrain.federated.certificates import make_authority, make_certificate, make_node_key
 
 
 class Deployment:
@@ -98,21 +32,22 @@ class Deployment:
     ----------
     program : str
         The source of a module that defines ``client``, a ClientApp, and ``server``, a ServerApp.
+
+    Attributes
+    ----------
+    folder : Path
+        The temporary folder, inside the ``with`` block.
     """
 
     def __init__(self, program: str) -> None:
-        self.folder = Path(mkdtemp(prefix="nnbrain-federation-"))
+        self.program = program
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._registered: dict[str, str] = {}
-        self._port = free_port()
-        app = self.folder / "app"
-        app.mkdir()
-        (app / "program.py").write_text(program, encoding="utf-8")
-        key = make_authority(self.folder, "authority")
-        make_certificate(self.folder, "server", "authority", key)
 
     def __enter__(self) -> "Deployment":
+        self.folder = Path(mkdtemp(prefix="nnbrain-federation-"))
         try:
+            self._furnish()
             self.start(
                 "superlink",
                 *["flower-superlink", "--host", "127.0.0.1", "--port", str(self._port)],
@@ -122,13 +57,6 @@ class Deployment:
                 *["--enable-supernode-auth", "--disable-runtime-dependency-installation"],
             )
             self._wait_for_port()
-            home = self._home("user")
-            home.mkdir(parents=True)
-            (home / "config.toml").write_text(
-                f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "127.0.0.1:{self._port}"\n'
-                f'root-certificates = "{self.folder / "authority.crt"}"\n',
-                encoding="utf-8",
-            )
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -226,6 +154,20 @@ class Deployment:
         if done.returncode:
             raise RuntimeError(f"flwr {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def _furnish(self) -> None:
+        """Fill the folder: the program, the server's certificate, and where the command line finds it."""
+        self._port = free_port()
+        make_certificate(self.folder, "server", "authority", make_authority(self.folder, "authority"))
+        app, home = self.folder / "app", self._home("user")
+        app.mkdir()
+        home.mkdir(parents=True)
+        (app / "program.py").write_text(self.program, encoding="utf-8")
+        (home / "config.toml").write_text(
+            f'[superlink]\ndefault = "ours"\n\n[superlink.ours]\naddress = "127.0.0.1:{self._port}"\n'
+            f'root-certificates = "{self.folder / "authority.crt"}"\n',
+            encoding="utf-8",
+        )
 
     def _home(self, name: str) -> Path:
         return self.folder / "homes" / name

@@ -20,14 +20,14 @@ def client_accuracies(mlp: MLP, theta: Floats, clients: Sequence[Client]) -> Flo
     Raises
     ------
     ValueError
-        If the network has no accuracy, or a client no samples.
+        If the network has no accuracy, a client no samples, or one's data do not fit the network.
     """
     if mlp.loss == "mse":
         raise ValueError("loss must be a cross-entropy for accuracy to have a meaning, got 'mse'")
     if any(client.n_samples == 0 for client in clients):
         raise ValueError("clients must have at least one sample each, got one with none")
-    shared = {(id(client.X), id(client.y)): client for client in clients}
-    right = {key: mlp.predict(theta, client.X) == client.y for key, client in shared.items()}
+    shared = {(id(c.X), id(c.y)): mlp.check_data(theta, c.X, c.y) for c in clients}
+    right = {key: mlp.predict(theta, X) == y for key, (X, y) in shared.items()}
     return np.array([right[id(c.X), id(c.y)][c.index].mean() for c in clients])
 
 

@@ -8,29 +8,34 @@ Needs the extra ``flower``.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from threadpoolctl import threadpool_limits
 
 from nnbrain import checks
+from nnbrain.checkpoint import digest
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import Algorithm, State, Update
-from nnbrain.federated.clients import Client, Memory
-from nnbrain.federated.rounds import Evaluate, concluded
-from nnbrain.federated.served import ServedRound
-from nnbrain.federated.workers import SELECTION, UPDATE, generator
-
-# What a question says beside the state: the round, whom it takes the node for, and the round of the client's
-# last update that has arrived and had a memory (0: none).
-ABOUT = ("number", "client", "remembered")
-
+from nnbrain.federated.algorithms import Algorithm
+from nnbrain.federated.clients import Client, Memory, check_clients
+from nnbrain.federated.flower_messages import (
+    pack_answer,
+    pack_question,
+    read_answers,
+    to_arrays,
+    to_record,
+    unpack_question,
+)
+from nnbrain.federated.randomness import SELECTION, UPDATE, generator
+from nnbrain.federated.rounds import Evaluate, Federation, Round, record_round
+from nnbrain.federated.selection import Select, number_asked, positions, uniform
+from nnbrain.settings import settings_of
 
 Nodes = Callable[[Grid], Iterable[tuple[str, int]]]
 
@@ -64,25 +69,21 @@ def client_app(algorithm: Algorithm, load: Callable[[Context], Client], *, seed:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        content = message.content
-        state = _arrays(content.array_records["state"])
-        number, registered_as, remembered = _about(content)
+        state, (number, registered_as, remembered) = unpack_question(message.content)
         client = load(context)
         if client.id != registered_as:
             raise ValueError(f"registered as client {registered_as}, but the data are those of {client.id}")
-        X, y = algorithm.mlp.check_data(state["theta"], client.X, client.y)
-        client = replace(client, X=X, y=y, memory=_recall(context.state, remembered))
+        # Of θ the type alone counts: the server's may be a part of the network's.
+        like_theta = np.zeros(algorithm.mlp.size, state["theta"].dtype)
+        (client,) = check_clients(algorithm.mlp, [client], like_theta)
+        client = client.with_memory(_recall(context.state, remembered))
         with threadpool_limits(limits=1, user_api="blas"):
             update = algorithm.client_update(state, client, generator(seed, UPDATE, number, client.id))
         if update.memory:
-            context.state[f"memory-{number}"] = _record(update.memory)
-        return Message(_pack(update), reply_to=message)
+            context.state[f"memory-{number}"] = to_record(update.memory)
+        return Message(pack_answer(update), reply_to=message)
 
     return app
-
-
-def _about(content: RecordDict) -> tuple[int, ...]:
-    return tuple(int(content.metric_records["about"][key]) for key in ABOUT)  # type: ignore[arg-type]
 
 
 def _recall(kept: RecordDict, remembered: int) -> Memory:
@@ -92,50 +93,7 @@ def _recall(kept: RecordDict, remembered: int) -> Memory:
         raise RuntimeError(f"the memory of round {remembered} is lost: this node has begun anew since")
     for name in [name for name in kept if name.startswith("memory-") and name != memory]:
         del kept[name]
-    return _arrays(kept.array_records[memory]) if remembered else {}
-
-
-def _record(arrays: Mapping[str, npt.NDArray[Any]]) -> ArrayRecord:
-    return ArrayRecord({name: Array(np.asarray(array)) for name, array in arrays.items()})
-
-
-def _arrays(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
-    return {name: array.numpy() for name, array in record.items()}
-
-
-def _pack(update: Update) -> RecordDict:
-    """Return what leaves the client: all of the update but its memory."""
-    return RecordDict(
-        {
-            "vector": _record({"vector": update.vector}),
-            "more": _record(update.more),
-            "metrics": MetricRecord(
-                {
-                    "n_samples": float(update.n_samples),
-                    "loss": float(update.loss),
-                    "memories": len(update.memory),
-                }
-            ),
-        }
-    )
-
-
-def _unpack(content: RecordDict, client: int, theta: Floats) -> Update:
-    """Return the update that `client` sent, or raise: a reply is not to be trusted."""
-    vector = content.array_records["vector"]["vector"].numpy()
-    metrics = content.metric_records["metrics"]
-    n_samples, loss = metrics["n_samples"], metrics["loss"]
-    if vector.shape != theta.shape or vector.dtype != theta.dtype:
-        raise ValueError(f"its vector is {vector.shape} {vector.dtype}, not {theta.shape} {theta.dtype}")
-    more = _arrays(content.array_records["more"])
-    for name, array in {"vector": vector, **more}.items():
-        if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
-            raise ValueError(f"its {name} is not finite")
-    if not isinstance(n_samples, int | float) or not 0 < n_samples < np.inf:
-        raise ValueError(f"it speaks for {n_samples} samples")
-    if not isinstance(loss, float) or np.isnan(loss):
-        raise ValueError(f"its loss is {loss}")
-    return Update(client, vector, n_samples, loss, more)
+    return to_arrays(kept.array_records[memory]) if remembered else {}
 
 
 # ---- the server's side ----
@@ -150,10 +108,12 @@ def federate(
     n_clients: int = 1,
     client_fraction: float = 1.0,
     seed: int = 0,
+    select: Select = uniform,
     timeout: float | None = None,
     evaluate: Evaluate | None = None,
+    checkpoint: str | Path | None = None,
     nodes: Nodes | None = None,
-) -> tuple[Floats, list[ServedRound]]:
+) -> tuple[Floats, list[Round]]:
     """Return θ after some rounds of federated training over Flower's grid, and the history of the rounds.
 
     The counterpart of `simulate`. Each node is the client whose id it was registered under, as its name: who
@@ -173,11 +133,18 @@ def federate(
         C in (0, 1]: max(1, round(C K)) of the K nodes that are online are asked in a round.
     seed : int
         Of the selection, as in `simulate`.
+    select : callable
+        As for `simulate`, of the clients that are online, in the order of their ids. Their data are not
+        here: a rule may look at a client's `id` and at nothing else of it, so that `Deadline`, `Useful` and
+        `poisson` can be used, and `PowerOfChoice` cannot.
     timeout : float, optional
         Seconds to wait, for nodes to be online and, in each round, for their answers: then it goes on with
         those who have answered. None waits for ever.
     evaluate : callable, optional
         Takes θ after each round and returns named metrics for the history.
+    checkpoint : path, optional
+        As for `simulate`. What clients keep lies with their nodes: if these have begun anew, too, an
+        algorithm whose clients remember cannot go on.
     nodes : callable, optional
         ``nodes(grid)`` returns the name and the number of each node that is online, by default as it was
         registered.
@@ -185,48 +152,77 @@ def federate(
     Returns
     -------
     theta : array (mlp.size,)
-    history : list of ServedRound
+    history : list of Round
+        Its `clients` are those whose updates arrived. "seconds" is among the metrics, how long the round
+        took, and in `per_client`, from the question (by the server's clock) to the answer (by the client's).
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of range, or a node's name is not the id of a client of its own.
+        If an argument is out of range, a node's name is not the id of a client of its own, or the checkpoint
+        is damaged or of another run.
+    AttributeError
+        If `select` looks at more of a client than its id.
     TimeoutError
         If there are not enough nodes in time.
     AllClientsFailedError
-        If no update arrives in a round; Flower's own strategies would call that round a success.
+        If no update arrives from those asked; Flower's own strategies would call that round a success.
     FloatingPointError
         If θ becomes NaN or infinite.
+
+    Notes
+    -----
+    Under `DifferentiallyPrivate` use `poisson` or `uniform`, whichever `epsilon` is told. Chances are shares
+    of those who are online: with fewer of them round(C K)/K may be above what `epsilon` was told.
     """
     checks.integer("rounds", rounds, minimum=0)
     checks.integer("n_clients", n_clients)
     checks.number("client_fraction", client_fraction, above=0, maximum=1)
+    checks.integer("seed", seed, minimum=0)
     if timeout is not None:
         checks.number("timeout", timeout, above=0)
-    state = algorithm.init(theta)
-    remembered: dict[int, int] = {}
-    history: list[ServedRound] = []
-    for number in range(1, rounds + 1):
+    federation = Federation(algorithm.init(theta))  # its memories: the round in which a client last kept one
+    if checkpoint is not None:
+        run = {
+            "algorithm": settings_of(algorithm),
+            "theta": digest(theta),
+            "client_fraction": client_fraction,
+            "seed": seed,
+            "select": settings_of(select),
+        }
+        federation.resume(checkpoint, run, rounds)
+    for number in range(len(federation.history) + 1, rounds + 1):
         start = time.monotonic()
-        online = _wait_for(nodes or registered, grid, n_clients if number == 1 else 1, timeout)
-        ids = sorted(online)
-        n_selected = max(1, round(client_fraction * len(ids)))
-        rng = generator(seed, SELECTION, number)
-        asked = [ids[k] for k in np.sort(rng.choice(len(ids), n_selected, replace=False))]  # as `uniform`
-        questions = {k: _question(state, (number, k, remembered.get(k, 0)), online[k]) for k in asked}
-        replies = grid.send_and_receive(list(questions.values()), timeout=timeout)
-        updates, per_client, failed = _answers(questions, replies, state["theta"])
-        if not updates:
+        online = _wait_for(nodes or registered, grid, n_clients, timeout)
+        n_clients = 1  # enough for the rounds that follow
+        asked = _selected(
+            select, federation, sorted(online), client_fraction, generator(seed, SELECTION, number)
+        )
+        remembered = {k: int(memory["round"]) for k, memory in federation.memories.items()}
+        questions = {
+            k: pack_question(federation.state, (number, k, remembered.get(k, 0)), online[k]) for k in asked
+        }
+        replies = grid.send_and_receive(list(questions.values()), timeout=timeout) if questions else []
+        answers, failed = read_answers(questions, replies, federation.state["theta"])
+        if failed and not answers:
             raise AllClientsFailedError(
                 f"no update arrived in round {number}; of the clients asked: {failed}"
             )
-        kept = per_client.pop("memories")
-        remembered |= {u.client: number for u, n in zip(updates, kept, strict=True) if n}
-        state = algorithm.server_update(state, updates)
-        seconds = {"seconds": time.monotonic() - start}
-        done = concluded(number, state["theta"], updates, evaluate, metrics=seconds, per_client=per_client)
-        history.append(ServedRound(**vars(done), failed=failed))
-    return state["theta"], history
+        updates = [answer.update for answer in answers]
+        federation.memories |= {a.update.client: {"round": np.array(number)} for a in answers if a.memories}
+        federation.state = algorithm.server_update(federation.state, updates)
+        done = record_round(
+            number,
+            federation.state["theta"],
+            updates,
+            evaluate,
+            metrics={"seconds": time.monotonic() - start},
+            per_client={"seconds": [answer.seconds for answer in answers]},
+        )
+        federation.history.append(replace(done, failed=failed))
+        if checkpoint is not None:
+            federation.save(checkpoint, run)
+    return federation.state["theta"], federation.history
 
 
 def registered(grid: Grid) -> Iterable[tuple[str, int]]:
@@ -251,36 +247,23 @@ def _wait_for(nodes: Nodes, grid: Grid, n: int, timeout: float | None) -> dict[i
         time.sleep(0.2)
 
 
-def _question(state: State, about: Sequence[int], node: int) -> Message:
-    record = MetricRecord(dict(zip(ABOUT, about, strict=True)))
-    content = RecordDict({"state": _record(state), "about": record})
-    return Message(content, node, "train", group_id=str(about[0]))
+@dataclass(frozen=True)
+class _Absent:
+    """What the server knows of a client, whose data are elsewhere: its id."""
+
+    id: int
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"select must do without a client's {name}: over Flower, the server knows the id and nothing else"
+        )
 
 
-def _answers(
-    questions: Mapping[int, Message], replies: Iterable[Message], theta: Floats
-) -> tuple[list[Update], dict[str, list[float]], dict[int, str]]:
-    """Return the updates in the order of the questions, what is noted of each, and who failed and why."""
-    by_question = {reply.metadata.reply_to_message_id: reply for reply in replies}
-    updates: list[Update] = []
-    noted: dict[str, list[float]] = {"seconds": [], "memories": []}
-    failed = {}
-    for client, question in questions.items():
-        reply = by_question.get(question.metadata.message_id)
-        if reply is None:
-            failed[client] = "no answer in time"
-        elif reply.has_error():
-            failed[client] = f"error {reply.error.code}: {reply.error.reason}"
-        elif reply.metadata.src_node_id != question.metadata.dst_node_id:
-            failed[client] = "another node has answered"
-        else:
-            try:
-                update = _unpack(reply.content, client, theta)
-                memories = float(reply.content.metric_records["metrics"].get("memories", 0))  # type: ignore[arg-type]
-            except Exception as error:  # bytes from outside: NumPy raises many kinds over them
-                failed[client] = f"an answer of another form: {error}"
-                continue
-            updates.append(update)
-            noted["seconds"].append(reply.metadata.created_at - question.metadata.created_at)
-            noted["memories"].append(memories)
-    return updates, noted, failed
+def _selected(
+    select: Select, federation: Federation, ids: list[int], client_fraction: float, rng: np.random.Generator
+) -> list[int]:
+    """Return the ids of those to ask."""
+    clients = cast(Sequence[Client], [_Absent(k) for k in ids])
+    n = number_asked(client_fraction, len(ids))
+    chosen = select(federation.state, clients, n, rng, federation.history)
+    return [ids[k] for k in positions(chosen, len(ids))]

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
+from nnbrain.federated.aggregation import aggregated, check_vectors
 from nnbrain.federated.algorithms import FedAvg, State, Update, Wrapper
 from nnbrain.federated.clients import Client
 
@@ -101,7 +102,8 @@ class Scaffold(FedAvg):
             raise ValueError(
                 f"total_samples must count all clients, got {self.total_samples}, and {sum(n)} in a round"
             )
-        change = self.aggregate([update.more["change"] for update in updates], n)
+        shape = state["variate"].shape
+        change = aggregated(self.aggregate, [update.sent("change", shape) for update in updates], n)
         variate = state["variate"] + sum(n) / self.total_samples * change
         return {**super().server_update(state, updates), "variate": variate}
 
@@ -122,6 +124,12 @@ class FedNova(FedAvg):
     mlp, epochs, batch_size, learning_rate, aggregate
         As for `FedAvg`.
 
+    Raises
+    ------
+    ValueError
+        If a setting is out of range; in a round, if a client does not say how many steps it took, or fewer
+        than one.
+
     Notes
     -----
     Wang et al. (2020), for clients that take plain SGD steps.
@@ -133,10 +141,13 @@ class FedNova(FedAvg):
 
     def server_update(self, state: State, updates: Sequence[Update]) -> State:
         n = [update.n_samples for update in updates]
-        steps = [float(update.more["steps"]) for update in updates]
+        check_vectors([update.vector for update in updates], n)
+        steps = [
+            checks.number(f"steps of client {u.client}", u.sent("steps", ())[()], minimum=1) for u in updates
+        ]
         mean_steps = float(np.average(steps, weights=n))
         vectors = [u.vector * (mean_steps / own) for u, own in zip(updates, steps, strict=True)]
-        return {"theta": state["theta"] + self.aggregate(vectors, n)}
+        return {"theta": state["theta"] + aggregated(self.aggregate, vectors, n)}
 
 
 @dataclass(frozen=True)

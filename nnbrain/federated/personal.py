@@ -12,7 +12,6 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import FedAvg, State, Update, Wrapper
 from nnbrain.federated.clients import Client
-from nnbrain.federated.local import local_sgd
 from nnbrain.mlp.network import MLP
 
 OWN, DITTO = "own", "ditto"  # names in a client's memory; in the server's state, OWN is what all begin with
@@ -125,10 +124,12 @@ class Ditto(Wrapper):
 
     def __post_init__(self) -> None:
         checks.number("lam", self.lam, minimum=0)
-        checks.integer("epochs", self.epochs)
-        if self.batch_size is not None:
-            checks.integer("batch_size", self.batch_size)
-        checks.number("learning_rate", self.learning_rate, above=0)
+        _ = self.own  # which checks the other settings
+
+    @property
+    def own(self) -> FedAvg:
+        """How a client trains θₖ: as it would for `FedAvg`, with these settings."""
+        return FedAvg(self.mlp, self.epochs, self.batch_size, self.learning_rate)
 
     def init(self, theta: Floats) -> State:
         state = self.algorithm.init(theta)
@@ -144,17 +145,8 @@ class Ditto(Wrapper):
         theta = state["theta"]
         start = self.personal(theta, client)
         # λ (θₖ - θ) = λ (θₖ - start) + λ (start - θ)
-        theta_k, _ = local_sgd(
-            self.mlp,
-            start,
-            client,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            rng=rng,
-            proximal=self.lam,
-            drift=float(self.lam) * (start - theta),
-        )
+        drift = float(self.lam) * (start - theta)
+        theta_k, _ = self.own.train(start, client, rng, proximal=self.lam, drift=drift)
         return update._replace(memory={**update.memory, DITTO: theta_k})
 
     def personal(self, theta: Floats, client: Client) -> Floats:

@@ -1,25 +1,24 @@
-"""Differential privacy for whole clients: clip, average, add noise; and what the run has spent.
+"""Differential privacy for whole clients: clip, add up, add noise, divide.
 
 Two federations are neighbours if one has a client more. A run is (ε, δ)-private if, whatever it may give
 out, neighbours give it out with probabilities p and p' that keep p <= e^ε p' + δ. `DifferentiallyPrivate`
-sees to it in training; `epsilon` says which ε it was, and leaves the arithmetic to ``dp-accounting``.
+sees to it in training; `accounting` says which ε it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 
 from nnbrain import checks
 from nnbrain.checks import Floats
-from nnbrain.federated.algorithms import State, Update, Wrapper
+from nnbrain.federated.aggregation import weighted_mean
+from nnbrain.federated.algorithms import Algorithm, State, Update, Wrapper
 from nnbrain.federated.clients import Client
+from nnbrain.federated.randomness import NOISE, generator
 from nnbrain.federated.rounds import Round
-from nnbrain.federated.workers import generator
 
-NOISE = 2  # a purpose of random numbers, beside those of `workers`
+Total = Callable[[Sequence[Floats]], Floats]
 ROUND, BOUND = "privacy.round", "privacy.clip"  # what the state has besides the algorithm's own
 
 
@@ -27,6 +26,11 @@ def clip(vector: Floats, bound: float) -> Floats:
     """Return `vector` if it is at most `bound` long, else shortened to that length."""
     norm = float(np.linalg.norm(vector))
     return vector if norm <= bound else vector * (bound / norm)
+
+
+def plain_sum(vectors: Sequence[Floats]) -> Floats:
+    """Return the sum of one or more vectors, in the order given and in their own type."""
+    return sum(vectors[1:], start=vectors[0])
 
 
 def poisson(
@@ -44,18 +48,20 @@ def poisson(
 class DifferentiallyPrivate(Wrapper):
     """An algorithm whose server learns, of each round, a noisy mean of clipped updates and no more.
 
-    A client shortens its update to the clipping bound R. The server adds up what came, adds normal noise of
-    standard deviation z R to each entry, divides by the number m of clients that it *expected*, and hands
-    the result to the algorithm as if one client had sent it. Neighbouring federations then differ, before
-    the noise, by R/m at most: the sum by one clipped vector, the divisor not at all. For the same reason
-    all clients count alike, however many samples they have.
+    A client shortens its update to the clipping bound R, and the server does so once more, for those that did
+    not. It adds up what came, adds normal noise of standard deviation z R to each entry, divides by the
+    number m of clients that it *expected*, and hands the result to the algorithm as if one client had sent
+    it. Neighbouring federations then differ, before the noise, by R/m at most: the sum by one clipped vector,
+    the divisor not at all. For the same reason all clients count alike, however many samples they have.
 
     A round in which nobody came is a round of noise alone.
 
     Parameters
     ----------
     algorithm : Algorithm
-        Any whose server needs only a mean of the clients' vectors, such as `FedAvg` and `FedSGD`.
+        One whose server needs only the mean of the clients' vectors, as it will see nothing else: its
+        `aggregate` is the `weighted_mean`, and what is wrapped around it changes the clients' side alone, as
+        `Ditto` and `Altered` do. What changes the server's side, such as `FedOpt`, goes around this.
     clients_per_round : int
         m, how many clients come on average: what `simulate` asks `poisson` for.
     clip : float
@@ -72,11 +78,16 @@ class DifferentiallyPrivate(Wrapper):
         Of the noise, which depends on it and the number of the round only: a run can be repeated and
         resumed. Who knows the seed can subtract the noise, so a real server must not know it, nor use this
         generator, which is not cryptographic.
+    total : callable
+        Adds up a round's vectors, one at least. With a `SecureSum` the server sees their sum alone, and need
+        be trusted with no more; its rounding may lengthen a clipped vector of d entries by
+        √d 2**-(fraction_bits + 1), for which `clip` must leave room.
 
     Raises
     ------
     ValueError
-        If a setting is out of range, or the algorithm's clients send more than a vector.
+        If a setting is out of range, the algorithm's server needs more than a mean, or its clients send more
+        than a vector; in a round, if a client says whether its update was short by other than 0 or 1.
 
     Notes
     -----
@@ -91,8 +102,10 @@ class DifferentiallyPrivate(Wrapper):
     quantile: float | None = None
     clip_rate: float = 0.2
     seed: int = 0
+    total: Total = plain_sum
 
     def __post_init__(self) -> None:
+        _check_needs_a_mean(self.algorithm)
         checks.integer("clients_per_round", self.clients_per_round)
         checks.number("clip", self.clip, above=0)
         checks.number("noise_multiplier", self.noise_multiplier, minimum=0)
@@ -128,12 +141,7 @@ class DifferentiallyPrivate(Wrapper):
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         """Return the algorithm's update, clipped; and, if R adapts, whether it was short enough."""
-        update = self.algorithm.client_update(_inner(state), client, rng)
-        if update.more:
-            besides = ", ".join(sorted(update.more))
-            raise ValueError(
-                f"algorithm must send one vector a client, got besides, without noise: {besides}"
-            )
+        update = _alone(self.algorithm.client_update(_inner(state), client, rng))
         bound = float(state[BOUND])
         short = np.array(np.linalg.norm(update.vector) <= bound, np.int8)
         more = {} if self.quantile is None else {"short": short}
@@ -143,11 +151,12 @@ class DifferentiallyPrivate(Wrapper):
         """Return the state after the algorithm has taken the noisy mean for an update."""
         number, bound, m = int(state[ROUND]) + 1, float(state[BOUND]), self.clients_per_round
         theta, rng = state["theta"], generator(self.seed, NOISE, number)
-        total = sum((u.vector for u in updates), np.zeros_like(theta))
+        vectors = [clip(u.vector, bound) for u in updates]
+        total = self.total(vectors) if vectors else np.zeros_like(theta)
         noise = rng.normal(0, self.vector_noise * bound, theta.shape)
         mean = ((total + noise) / m).astype(theta.dtype)
         if self.quantile is not None:
-            count = sum(float(u.more["short"]) - 0.5 for u in updates)
+            count = sum(_bit(u) - 0.5 for u in updates)
             share = 0.5 + (count + rng.normal(0, self.count_noise)) / m
             bound *= float(np.exp(-self.clip_rate * (share - self.quantile)))
         one = Update(client=-1, vector=mean, n_samples=1, loss=0.0)
@@ -157,6 +166,39 @@ class DifferentiallyPrivate(Wrapper):
 
 def _inner(state: State) -> State:
     return {name: array for name, array in state.items() if name not in (ROUND, BOUND)}
+
+
+def _check_needs_a_mean(algorithm: Algorithm) -> None:
+    """Refuse an algorithm whose server would look for single updates where it gets their noisy mean."""
+    while isinstance(algorithm, Wrapper):
+        if type(algorithm).server_update is not Wrapper.server_update:
+            raise ValueError(
+                f"algorithm must leave the server's side as it is, got {type(algorithm).__name__}, whose "
+                "server would see one mean instead of the clients' updates: put it around this"
+            )
+        algorithm = algorithm.algorithm
+    aggregate = getattr(algorithm, "aggregate", weighted_mean)
+    if aggregate is not weighted_mean:
+        raise ValueError(
+            f"algorithm must have weighted_mean for its aggregate, got {aggregate}, which would see one mean "
+            "instead of the clients' updates (a SecureSum may be the total of DifferentiallyPrivate)"
+        )
+
+
+def _alone(update: Update) -> Update:
+    """Return the update if its vector is all that is sent."""
+    if update.more:
+        besides = ", ".join(sorted(update.more))
+        raise ValueError(f"algorithm must send one vector a client, got besides, without noise: {besides}")
+    return update
+
+
+def _bit(update: Update) -> float:
+    """Return whether the client's update was short, as it says: 0 or 1."""
+    short = float(update.sent("short", ()))
+    if short not in (0, 1):
+        raise ValueError(f"short must be 0 or 1, got {short} from client {update.client}")
+    return short
 
 
 @dataclass(frozen=True)
@@ -180,84 +222,13 @@ class LocalNoise:
         checks.number("noise_multiplier", self.noise_multiplier, minimum=0)
 
     def __call__(self, update: Update, state: State, client: Client, rng: np.random.Generator) -> Update:
-        """Return the update with its vector clipped and noisy."""
-        vector = clip(update.vector, self.clip)
+        """Return the update with its vector clipped and noisy.
+
+        Raises
+        ------
+        ValueError
+            If it has more than a vector, which would be sent without noise.
+        """
+        vector = clip(_alone(update).vector, self.clip)
         noise = rng.normal(0, self.noise_multiplier * self.clip, vector.shape)
         return update._replace(vector=(vector + noise).astype(vector.dtype))
-
-
-def epsilon(
-    noise_multiplier: float,
-    *,
-    clients: int,
-    clients_per_round: int,
-    rounds: int,
-    delta: float,
-    sampling: str = "poisson",
-) -> float:
-    """Return ε of a run, so that it is (ε, δ)-private for each client.
-
-    Parameters
-    ----------
-    noise_multiplier : float
-        z: noise of standard deviation z R on a sum of vectors that are R long at most.
-    clients, clients_per_round : int
-        K and m. What one client sends under `LocalNoise` is a sum over 1 of 1, with sampling="fixed".
-    rounds : int
-    delta : float
-        δ in (0, 1). It should be well below 1/K.
-    sampling : {"poisson", "fixed"}
-        How clients are selected, and with it what is hidden. With "poisson", as `poisson` selects, it is
-        whether a client is there at all, which moves a sum by R. With "fixed", exactly m in each round, as
-        `uniform` selects, K is known, and what is hidden is which client it is: that moves a sum by 2R.
-
-    Returns
-    -------
-    float
-        0 for no rounds, infinity for no noise.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-    ImportError
-        If dp-accounting is not there.
-
-    Notes
-    -----
-    ``dp_accounting`` computes it: from privacy-loss distributions, which bound ε closely; for fixed sizes
-    below K from Rényi divergences, with Theorem 27 of Wang et al. (2019). Both bound it from above.
-    """
-    checks.number("noise_multiplier", noise_multiplier, minimum=0)
-    clients, m = checks.integer("clients", clients), checks.integer("clients_per_round", clients_per_round)
-    if m > clients:
-        raise ValueError(f"clients_per_round must be at most the {clients} clients, got {m}")
-    rounds = checks.integer("rounds", rounds, minimum=0)
-    checks.number("delta", delta, above=0, below=1)
-    checks.choice("sampling", sampling, ("poisson", "fixed"))
-    dp = _library()
-    if rounds == 0 or noise_multiplier == 0:
-        return float(np.inf) if rounds else 0.0
-    # The library's multipliers are of the largest change of the sum: R, or 2R.
-    z = noise_multiplier if sampling == "poisson" else noise_multiplier / 2
-    event, everybody = dp.GaussianDpEvent(z), m == clients
-    # Losses are rounded up to steps: where there is no sampling, they are large, and so may the steps be.
-    step = max(5e-4, 5e-5 * rounds / z**2 if everybody else 0.0)
-    accountant = dp.pld.PLDAccountant(value_discretization_interval=step)
-    if sampling == "poisson" and not everybody:
-        event = dp.PoissonSampledDpEvent(m / clients, event)
-    elif not everybody:
-        event = dp.SampledWithoutReplacementDpEvent(clients, m, event)
-        accountant = dp.rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
-    accountant.compose(event, rounds)
-    return float(accountant.get_epsilon(delta))
-
-
-def _library() -> Any:
-    try:
-        import_module("dp_accounting.pld"), import_module("dp_accounting.rdp")
-        return import_module("dp_accounting")
-    except ImportError as error:
-        raise ImportError(
-            "epsilon needs dp-accounting; to install it: pip install 'nnbrain[privacy]'"
-        ) from error

@@ -12,7 +12,8 @@ from nnbrain import checks
 from nnbrain.checks import Floats, Ints
 from nnbrain.data import Split
 from nnbrain.federated.algorithms import FedAvg
-from nnbrain.federated.clients import make_clients, partition_iid, partition_shards
+from nnbrain.federated.clients import make_clients
+from nnbrain.federated.partitions import partition_iid, partition_shards
 from nnbrain.federated.rounds import Metrics, Round
 from nnbrain.federated.simulation import simulate
 from nnbrain.mlp.network import MLP, Workspace
@@ -21,6 +22,8 @@ PARTITIONS: dict[str, Callable[[Ints, int, int], list[Ints]]] = {
     "iid": lambda y, n_clients, seed: partition_iid(len(y), n_clients, seed),
     "shards": partition_shards,
 }
+
+FARTHEST = 8  # how many times the greatest rate that was given, or what part of the least, is still tried
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,13 @@ def run(
     return Run(cell, learning_rate, seed, limit, rounds, curve.values[-1], diverged, seconds)
 
 
-def tuned(
-    learning_rates: Sequence[float], seeds: Sequence[int], limit: int, train: Callable[[float, int, int], Run]
+def tune(
+    learning_rates: Sequence[float],
+    seeds: Sequence[int],
+    limit: int,
+    train: Callable[[float, int, int], Run],
+    *,
+    extend: bool = False,
 ) -> list[Run]:
     """Return the runs of a cell: all rates with the first seed, then the best of them with the others.
 
@@ -216,27 +224,65 @@ def tuned(
     Parameters
     ----------
     learning_rates : sequence of float
+        The likeliest first.
     seeds : sequence of int
     limit : int
         Rounds that a run has at most.
     train : callable
         Takes a rate, a seed and a limit.
+    extend : bool
+        Whether to go beyond the rates as long as the best is the least or the greatest of those tried, up to
+        `FARTHEST` times.
+
+    Raises
+    ------
+    ValueError
+        If there is but one rate to go beyond.
     """
-    runs = []
-    allowed = limit
-    for rate in learning_rates:
+    runs: list[Run] = []
+
+    def attempt(rate: float) -> None:
+        allowed = min([limit, *(ceil(r.rounds) for r in runs if r.rounds is not None)])
         runs.append(train(rate, seeds[0], allowed))
-        allowed = min(allowed, ceil(runs[-1].rounds or limit))
-    best = min(runs, key=better)
-    return [*runs, *(train(best.learning_rate, seed, limit) for seed in seeds[1:])]
+
+    for rate in learning_rates:
+        attempt(rate)
+    while extend and (beyond := rate_beyond(learning_rates, runs)) is not None:
+        attempt(beyond)
+    best = min(runs, key=ranking).learning_rate
+    return [*runs, *(train(best, seed, limit) for seed in seeds[1:])]
 
 
-def better(run: Run) -> tuple[float, float]:
+def rate_beyond(learning_rates: Sequence[float], runs: Sequence[Run]) -> float | None:
+    """Return the rate to try after `runs`, if the best of theirs has no worse one on one of its sides.
+
+    It goes on by the ratio of the last two, rounded to twelve digits, so that it is the number that one would
+    type. None if the best lies inside, or the next would be more than `FARTHEST` times outside the
+    `learning_rates` that were given.
+
+    Raises
+    ------
+    ValueError
+        If only one rate was tried.
+    """
+    tried = sorted({run.learning_rate for run in runs})
+    if len(tried) < 2:
+        raise ValueError(f"learning_rates must be two or more to go beyond them, got {list(learning_rates)}")
+    neighbour = {tried[0]: tried[1], tried[-1]: tried[-2]}
+    best = min(runs, key=ranking).learning_rate
+    if best not in neighbour:
+        return None
+    beyond = float(f"{best * best / neighbour[best]:.12g}")
+    least, greatest = min(learning_rates) / FARTHEST, FARTHEST * max(learning_rates)
+    return beyond if least <= beyond <= greatest else None
+
+
+def ranking(run: Run) -> tuple[float, float]:
     """Return a key by which the run that reached the target first, or else came nearest, is the smallest."""
     return (np.inf if run.rounds is None else run.rounds), -run.best_accuracy
 
 
-def chosen(runs: Sequence[Run]) -> list[Run]:
-    """Return of `tuned`'s runs those with the best learning rate, one a seed."""
-    rate = min((r for r in runs if r.seed == runs[0].seed), key=better).learning_rate
-    return [r for r in runs if r.learning_rate == rate]
+def runs_at_best_rate(runs: Sequence[Run]) -> list[Run]:
+    """Return of `tune`'s runs those with the best learning rate, one a seed."""
+    best = min((r for r in runs if r.seed == runs[0].seed), key=ranking)
+    return [r for r in runs if r.learning_rate == best.learning_rate]

@@ -5,21 +5,22 @@ to its vector one mask for each other client, which the other subtracts, and one
 are integers modulo 2**bits. Whoever drops out leaves masks in the sum that the others can lift together: the
 seeds of all masks are shared out, so that any `threshold` of the clients can give them back.
 
-Rounds: 0, all send public keys. 1, each sends every other one shares of its two secrets, sealed. 2, each
-sends its masked vector. 3, each sends one share for each client: of the own mask's seed if its vector has
-arrived, of the key to the pairwise masks if not. Both together would uncover a vector.
+Rounds: 0, all send public keys, and a fingerprint of their own mask's seed. 1, each sends every other one
+shares of its two secrets, sealed. 2, each sends its masked vector. 3, each sends one share for each client:
+of the own mask's seed if its vector has arrived, of the key to the pairwise masks if not. Both together would
+uncover a vector.
 
 Needs the extra ``privacy``.
 """
 
 import os
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from nnbrain import checks
-from nnbrain.federated.ciphers import KEY_BYTES, agree, expand, public_key, seal, unseal
+from nnbrain.federated.ciphers import KEY_BYTES, agree, expand, fingerprint, public_key, seal, unseal
 from nnbrain.federated.fixed_point import Residues
 from nnbrain.federated.secret_sharing import PRIME, Random, reconstruct_secret, split_secret
 
@@ -35,10 +36,15 @@ class TooFewClientsError(RuntimeError):
 
 
 class PublicKeys(NamedTuple):
-    """What a client sends in round 0: public keys for the seals and for the pairwise masks."""
+    """What a client sends in round 0: public keys for the seals and for the pairwise masks.
+
+    The third is the fingerprint of its own mask's seed: by it a false one is noticed, as a false key to the
+    pairwise masks is by the public one.
+    """
 
     sealing: bytes
     masking: bytes
+    own_seed_print: bytes
 
 
 class Participant:
@@ -51,7 +57,7 @@ class Participant:
     vector : array of unsigned integers
         From `FixedPoint.encode`.
     threshold : int
-        How many clients must be left in each round; it answers for no fewer.
+        How many clients must be left in each round, at least 2; it answers for no fewer.
     random : callable
         Gives so many random bytes. The operating system's are the default; seeded ones are for simulations,
         as whoever knows the seed can lift all masks.
@@ -60,22 +66,22 @@ class Participant:
     def __init__(self, id: int, vector: Residues, threshold: int, random: Random = os.urandom) -> None:
         self.id = checks.integer("id", id, minimum=0)
         self._vector, self._random = vector, random
-        self._threshold = checks.integer("threshold", threshold)
+        self._threshold = checks.integer("threshold", threshold, minimum=2)
         self._sealing, self._masking, self._own_seed = (random(KEY_BYTES) for _ in range(3))
         self._keys: dict[int, PublicKeys] = {}
         self._held: dict[int, bytes] = {}  # two shares of each client that shared
         self._answered = False
 
     def advertise(self) -> PublicKeys:
-        """Round 0: return the public keys."""
-        return PublicKeys(public_key(self._sealing), public_key(self._masking))
+        """Round 0: return the public keys and the fingerprint."""
+        return PublicKeys(public_key(self._sealing), public_key(self._masking), fingerprint(self._own_seed))
 
     def share(self, keys: Mapping[int, PublicKeys]) -> dict[int, bytes]:
         """Round 1: given all public keys, return for each other client its shares, sealed."""
         self._require(len(keys) >= self._threshold, f"only {len(keys)} clients")
         self._require(keys.get(self.id) == self.advertise(), "its own public keys were altered")
         self._require(
-            len({key for pair in keys.values() for key in pair}) == 2 * len(keys), "a key came twice"
+            len({key for sent in keys.values() for key in sent}) == 3 * len(keys), "a key came twice"
         )
         self._keys = dict(keys)
         places = [k + 1 for k in keys]
@@ -168,25 +174,36 @@ def unmask(view: ServerView, threshold: int) -> Residues:
     Raises
     ------
     TooFewClientsError
-        If fewer than `threshold` have sent shares.
+        If fewer than `threshold` have sent a vector, or shares, or a share of one of the secrets.
     RuntimeError
-        If shares do not fit together: somebody sent others than he was given.
+        If shares do not fit together: somebody sent another than it was given.
     """
+    _enough("sent a vector", view.masked, threshold)
     _enough("sent shares", view.shares, threshold)
     vectors = list(view.masked.values())
     total: Residues = np.add.reduce(vectors, axis=0, dtype=vectors[0].dtype)
     for k in view.sealed:
-        shares = {j + 1: int.from_bytes(given[k], "big") for j, given in view.shares.items()}
-        number = reconstruct_secret(shares, threshold)
-        secret = (number % 2 ** (8 * KEY_BYTES)).to_bytes(KEY_BYTES, "big")
         if k in view.masked:
-            total -= expand(secret, len(total), total.dtype)
-            continue
-        if public_key(secret) != view.keys[k].masking:
-            raise RuntimeError(f"the shares of client {k}'s key do not fit together: one was altered")
-        for j in view.masked:
-            total -= _pair_mask(j, k, secret, view.keys[j].masking, total)
+            seed = _rebuilt(view, k, "seed", threshold)
+            total -= expand(seed, len(total), total.dtype)
+        else:
+            key = _rebuilt(view, k, "key", threshold)
+            for j in view.masked:
+                total -= _pair_mask(j, k, key, view.keys[j].masking, total)
     return total
+
+
+def _rebuilt(view: ServerView, k: int, what: str, threshold: int) -> bytes:
+    """Return the secret of client k that its shares give, if it is the one that k announced in round 0."""
+    shares = {j + 1: int.from_bytes(given[k], "big") for j, given in view.shares.items() if k in given}
+    _enough(f"sent a share of client {k}'s {what}", [place - 1 for place in shares], threshold)
+    number = reconstruct_secret(shares, threshold)
+    secret: bytes = (number % 2 ** (8 * KEY_BYTES)).to_bytes(KEY_BYTES, "big")
+    keys = view.keys[k]
+    known, of = (fingerprint, keys.own_seed_print) if what == "seed" else (public_key, keys.masking)
+    if known(secret) != of:
+        raise RuntimeError(f"the shares of client {k}'s {what} do not fit together: one was altered")
+    return secret
 
 
 def secure_sum(
@@ -200,10 +217,11 @@ def secure_sum(
     Parameters
     ----------
     vectors : mapping of int to array of unsigned integers
-        Each client's, from `FixedPoint.encode`, all of one shape (n,) and type.
+        Each client's, from `FixedPoint.encode`, all of one shape (n,) and type: two at least, as a sum of one
+        hides nothing.
     threshold : int
-        t: as long as so many answer in each round, the sum can be had; t - 1 who put together all they
-        know, with the server, learn of the others only what follows from the sum.
+        t, at least 2: as long as so many answer in each round, the sum can be had; t - 1 who put together all
+        they know, with the server, learn of the others only what follows from the sum.
     leaves : mapping of int to int, optional
         Of clients that drop out, the round, 0 to 3, from which on they do not answer.
     random : callable
@@ -212,16 +230,20 @@ def secure_sum(
     Raises
     ------
     TypeError, ValueError
-        If the vectors are not of one shape (n,) and one unsigned type, `threshold` is more than there are,
-        or `leaves` names others or other rounds.
+        If the vectors are fewer than two or not of one shape (n,) and one unsigned type, `threshold` is below
+        2 or more than there are, or `leaves` names others or other rounds.
     TooFewClientsError
         If in a round fewer than `threshold` answer.
     """
-    if len({(v.shape, v.dtype) for v in vectors.values()}) != 1 or next(iter(vectors.values())).ndim != 1:
-        raise ValueError("vectors must be one or more of one shape (n,) and one type")
-    if next(iter(vectors.values())).dtype.kind != "u":
-        raise TypeError(f"vectors must be unsigned integers, got {next(iter(vectors.values())).dtype}")
-    if checks.integer("threshold", threshold) > len(vectors):
+    if len(vectors) < 2:
+        raise ValueError(f"vectors must be two or more, as a sum of one hides nothing, got {len(vectors)}")
+    kinds = {(v.shape, v.dtype) for v in vectors.values()}
+    (shape, dtype), *others = kinds
+    if others or len(shape) != 1:
+        raise ValueError(f"vectors must be of one shape (n,) and one type, got {sorted(map(str, kinds))}")
+    if dtype.kind != "u":
+        raise TypeError(f"vectors must be unsigned integers, got {dtype}")
+    if checks.integer("threshold", threshold, minimum=2) > len(vectors):
         raise ValueError(f"threshold must be at most the {len(vectors)} clients, got {threshold}")
     leaves = leaves or {}
     if not (set(leaves) <= set(vectors) and set(leaves.values()) <= {0, 1, 2, 3}):
@@ -252,7 +274,7 @@ def _header(sender: int, receiver: int) -> bytes:
     return sender.to_bytes(8, "big") + receiver.to_bytes(8, "big")
 
 
-def _enough(what: str, clients: Mapping[int, Any], threshold: int) -> None:
+def _enough(what: str, clients: Collection[int], threshold: int) -> None:
     if len(clients) < threshold:
         raise TooFewClientsError(
             f"clients that {what} must be at least threshold = {threshold}, got {len(clients)}, "

@@ -1,8 +1,8 @@
 """Selection: which clients take part in a round, and how long such a round takes.
 
 A rule is called with what the server knows: ``select(state, clients, n, rng, history)`` returns the positions
-in `clients` of those to ask, n of them as a rule. Rules remember nothing: what they need of the past is in
-the state or in the history, so that a run that goes on from a checkpoint has the same bits.
+in `clients` of those to ask, n of them as a rule, in any order. Rules remember nothing: what they need of the
+past is in the state or in the history, so that a run that goes on from a checkpoint has the same bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,24 +10,48 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+from numpy.random import Generator
 
 from nnbrain import checks
 from nnbrain.checks import Floats, Ints
 from nnbrain.distributed.asynchrony import Cluster
 from nnbrain.federated.algorithms import State
 from nnbrain.federated.clients import Client
+from nnbrain.federated.contributions import check_ids
 from nnbrain.federated.rounds import Round
 from nnbrain.mlp.network import MLP
 
-# Takes the state, all clients, how many are wanted, a generator, and the rounds so far; returns positions.
-Select = Callable[[State, Sequence[Client], int, np.random.Generator, Sequence[Round]], Sequence[int]]
+Clients = Sequence[Client]
+History = Sequence[Round]
+Positions = Sequence[int] | Ints
+
+# Takes the state, all clients, how many are wanted, a generator, and the rounds so far.
+Select = Callable[[State, Clients, int, Generator, History], Positions]
 
 
-def uniform(
-    state: State, clients: Sequence[Client], n: int, rng: np.random.Generator, history: Sequence[Round]
-) -> Sequence[int]:
+def number_asked(client_fraction: float, n_clients: int) -> int:
+    """Return max(1, round(C K)): how many of K clients a share C of them is."""
+    return max(1, round(client_fraction * n_clients))
+
+
+def draw(n_clients: int, n: int, rng: Generator) -> Ints:
+    """Return `n` of the positions 0 … n_clients-1, ascending, each set of `n` as likely as any other."""
+    return np.sort(rng.choice(n_clients, n, replace=False))
+
+
+def positions(chosen: Positions, n_clients: int) -> list[int]:
+    """Return what a rule has returned, ascending, if it is positions of different clients."""
+    given = sorted(checks.integer("select's answer", k, minimum=0) for k in chosen)
+    if len(set(given)) < len(given) or max(given, default=0) >= n_clients:
+        raise ValueError(
+            f"select must return positions of different clients in 0..{n_clients - 1}, got {given}"
+        )
+    return given
+
+
+def uniform(state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
     """Return the positions of `n` of the clients, each set of `n` as likely as any other."""
-    return _in_order(rng.choice(len(clients), n, replace=False))
+    return draw(len(clients), n, rng)
 
 
 @dataclass(frozen=True)
@@ -66,37 +90,30 @@ class PowerOfChoice:
     def __post_init__(self) -> None:
         checks.integer("candidates", self.candidates)
 
-    def __call__(
-        self,
-        state: State,
-        clients: Sequence[Client],
-        n: int,
-        rng: np.random.Generator,
-        history: Sequence[Round],
-    ) -> Sequence[int]:
+    def __call__(self, state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
         """Return the positions of the n candidates with the highest losses."""
         if not n <= self.candidates <= len(clients):
             raise ValueError(
-                f"candidates must be from the {n} clients of a round "
-                f"to the {len(clients)} there are, got {self.candidates}"
+                f"candidates must be at least the {n} clients asked in a round and at most all "
+                f"{len(clients)}, got {self.candidates}"
             )
         sizes = np.array([client.n_samples for client in clients])
         p = sizes / sizes.sum()
         drawn = rng.choice(len(clients), self.candidates, replace=False, p=p)
         if self.candidates == n:
-            return _in_order(drawn)
+            return drawn
         if self.remembered:
             last = last_losses(history)
             losses = [last.get(clients[k].id, np.inf) for k in drawn]
         else:
             theta = state["theta"]
             losses = [local_loss(self.mlp, theta, clients[k]) for k in drawn]
-        return _in_order(drawn[np.argsort(losses, kind="stable")[::-1][:n]])
+        return drawn[np.argsort(losses, kind="stable")[::-1][:n]]
 
 
 def local_loss(mlp: MLP, theta: Floats, client: Client) -> float:
     """Return F_k(θ), the mean loss over the client's own data."""
-    return mlp.mean_loss(theta, client.X[client.index], client.y[client.index], client.weights)
+    return mlp.mean_loss(theta, *client.rows, client.weights)
 
 
 def last_losses(history: Sequence[Round]) -> dict[int, float]:
@@ -145,14 +162,7 @@ class Deadline:
         if self.candidates is not None:
             checks.integer("candidates", self.candidates)
 
-    def __call__(
-        self,
-        state: State,
-        clients: Sequence[Client],
-        n: int,
-        rng: np.random.Generator,
-        history: Sequence[Round],
-    ) -> Sequence[int]:
+    def __call__(self, state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
         """Return the positions of at most n candidates who would be in time, and of one at least."""
         d = len(clients) if self.candidates is None else self.candidates
         if d > len(clients):
@@ -162,7 +172,7 @@ class Deadline:
         drawn = rng.choice(len(clients), d, replace=False)
         times = np.array([self.seconds[clients[k].id] for k in drawn])
         in_time = drawn[times <= self.deadline][:n]
-        return _in_order(in_time if len(in_time) else drawn[[times.argmin()]])
+        return in_time if len(in_time) else drawn[[times.argmin()]]
 
 
 @dataclass(frozen=True)
@@ -186,23 +196,17 @@ class Useful:
     def __post_init__(self) -> None:
         checks.integer("trials", self.trials)
 
-    def __call__(
-        self,
-        state: State,
-        clients: Sequence[Client],
-        n: int,
-        rng: np.random.Generator,
-        history: Sequence[Round],
-    ) -> Sequence[int]:
+    def __call__(self, state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
         """Return the positions of n clients."""
         if "value" not in state:
             raise ValueError(f"state must have 'value', of Valued, got {sorted(state)}")
         ids = [client.id for client in clients]
+        check_ids(ids, len(state["value"]))
         tried, value = state["valued"][ids], state["value"][ids]
         order = rng.permutation(len(clients))
         out = ((tried >= self.trials) & (value < 0))[order]
         best_first = sorted(order[out], key=lambda k: -value[k])
-        return _in_order(np.array([*order[~out], *best_first][:n]))
+        return np.array([*order[~out], *best_first][:n])
 
 
 def round_ends(history: Sequence[Round], cluster: Cluster, *, deadline: float | None = None) -> Floats:
@@ -255,7 +259,3 @@ def expected_slowest(seconds: Sequence[float], n: int) -> float:
     if checks.integer("n", n) > len(times):
         raise ValueError(f"n must be at most the {len(times)} clients there are, got {n}")
     return sum(t * comb(j, n - 1) for j, t in enumerate(times)) / comb(len(times), n)
-
-
-def _in_order(positions: Ints) -> list[int]:
-    return np.sort(positions).tolist()  # type: ignore[no-any-return]

@@ -57,8 +57,15 @@ class VerticalCut:
                 raise TypeError(f"columns[{k}] must be one or more integers, got {mine.size} of {mine.dtype}")
         d = self.mlp.sizes[0]
         every = np.concatenate(columns) if columns else np.array([], np.int64)
-        if not np.array_equal(np.sort(every), np.arange(d)):
-            raise ValueError(f"columns must give each of 0..{d - 1} to one owner, got {np.sort(every)}")
+        given, times = np.unique(every, return_counts=True)
+        wrong = {
+            "no owner of": np.setdiff1d(np.arange(d), given),
+            "more than one of": given[times > 1],
+            "unknown": np.setdiff1d(given, np.arange(d)),
+        }
+        if any(which.size for which in wrong.values()):
+            found = ", ".join(f"{what} {which.tolist()}" for what, which in wrong.items() if which.size)
+            raise ValueError(f"columns must give each of 0..{d - 1} to one owner, got {found}")
         object.__setattr__(self, "columns", columns)
 
     @property
@@ -159,10 +166,11 @@ class LabelOwner:
     Raises
     ------
     TypeError, ValueError
-        If `theta` or y does not fit the network.
+        If `theta` or y does not fit the network, or the batch size is not an integer of at least 1.
     """
 
     def __init__(self, mlp: MLP, y: npt.ArrayLike, theta: Floats, batch_size: int) -> None:
+        self.batch_size = checks.integer("batch_size", batch_size)
         self.width = mlp.sizes[1]
         rest = mlp.size - mlp.sizes[0] * self.width
         self.theta, self.grad = checks.theta(theta, rest), np.zeros_like(theta)
@@ -252,6 +260,10 @@ def train_vertical(
     held = len(party.y if isinstance(party, LabelOwner) else party.X)
     if held != n_samples:
         raise ValueError(f"n_samples must be the {held} rows that rank {rank} has, got {n_samples}")
+    if isinstance(party, LabelOwner) and batch_size > party.batch_size:
+        raise ValueError(
+            f"batch_size must be at most the {party.batch_size} that the LabelOwner is for, got {batch_size}"
+        )
     optimizer = SGD(0.1) if optimizer is None else optimizer
     state = optimizer.init(party.theta)
     losses = []

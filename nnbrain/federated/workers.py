@@ -1,17 +1,22 @@
 """The clients' updates of one round, computed here or in processes, one of which may die."""
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
 from nnbrain.federated.algorithms import Algorithm, State, Update
 from nnbrain.federated.clients import Client, Memory
+from nnbrain.federated.randomness import UPDATE, generator
+from nnbrain.federated.rounds import noting
 
 
 class Task(NamedTuple):
@@ -22,12 +27,7 @@ class Task(NamedTuple):
 
 
 UpdateAll = Callable[[State, Sequence[Task], int], list[Update]]
-SELECTION, UPDATE = 0, 1  # each purpose has random numbers of its own
-
-
-def generator(seed: int, *key: int) -> np.random.Generator:
-    """Return the generator for one purpose, round and client: independent of all others' of the seed."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+Setting = tuple[Algorithm, Mapping[int, Client], int]  # the last is the seed
 
 
 @contextmanager
@@ -43,39 +43,53 @@ def updater(
     if workers == 1:
         yield lambda state, tasks, number: _compute(algorithm, clients, seed, state, tasks, number)
         return
+    with TemporaryDirectory(prefix="nnbrain-") as folder:
+        # In a file, of which processes are told the name: what they are given when they start goes through
+        # a pipe, and to fill the pipe of one that is dead already takes for ever.
+        path = Path(folder) / "setting"
+        with path.open("wb") as file:
+            pickle.dump((algorithm, clients, seed), file)
+        pool = _new_pool(workers)
 
-    def start() -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(workers, get_context("spawn"), _start, (algorithm, clients, seed))
+        def update_all(state: State, tasks: Sequence[Task], number: int) -> list[Update]:
+            nonlocal pool
+            shares = _shares(tasks, clients, workers)
+            for _ in range(2):
+                unfinished = {task.client for task in tasks}
+                updates: dict[int, Update] = {}
+                try:
+                    for future in [pool.submit(_work, path, state, share, number) for share in shares]:
+                        updates |= {update.client: update for update in future.result()}
+                        unfinished -= set(updates)
+                    return [updates[task.client] for task in tasks]
+                except BrokenProcessPool:
+                    _end(pool)
+                    pool = _new_pool(workers)
+            raise RuntimeError(
+                f"a worker process died twice in round {number}; clients not finished: {sorted(unfinished)}. "
+                "If it died at its start: does the script call simulate under "
+                'if __name__ == "__main__", and are its classes in a module?'
+            )
 
-    others = set(active_children())
-    pool = start()
+        try:
+            yield update_all
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def update_all(state: State, tasks: Sequence[Task], number: int) -> list[Update]:
-        nonlocal pool
-        shares = _shares(tasks, clients, workers)
-        for _ in range(2):
-            unfinished = {task.client for task in tasks}
-            updates: dict[int, Update] = {}
-            try:
-                for future in [pool.submit(_work, state, share, number) for share in shares]:
-                    updates |= {update.client: update for update in future.result()}
-                    unfinished -= set(updates)
-                return [updates[task.client] for task in tasks]
-            except BrokenProcessPool:
-                # The pool has ended its processes, but overlooks one that was just being started, and would
-                # wait for it in vain.
-                for process in set(active_children()) - others:
-                    process.kill()
-                pool.shutdown(cancel_futures=True)
-                pool = start()
-        raise RuntimeError(
-            f"a worker process died twice in round {number}; clients not finished: {sorted(unfinished)}"
-        )
 
-    try:
-        yield update_all
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _new_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, get_context("spawn"))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Shut a broken pool down, which by itself may wait for ever.
+
+    It ends its processes when it breaks, but overlooks one that is just being started. No public name says
+    which processes are the pool's; where the private one is missing, none is killed here.
+    """
+    for process in list(getattr(pool, "_processes", {}).values()):
+        process.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 def _compute(
@@ -89,11 +103,8 @@ def _compute(
     updates = []
     for task in tasks:
         client = clients[task.client].with_memory(task.memory)
-        try:
+        with noting(f"raised by client {client.id} in round {number}"):
             updates.append(algorithm.client_update(state, client, generator(seed, UPDATE, number, client.id)))
-        except Exception as error:
-            error.add_note(f"raised by client {client.id} in round {number}")
-            raise
     return updates
 
 
@@ -108,14 +119,30 @@ def _shares(tasks: Sequence[Task], clients: Mapping[int, Client], workers: int) 
     return shares
 
 
-_worker: tuple[Algorithm, Mapping[int, Client], int]  # set in a worker process only, when it starts
+# ---- in a worker process ----
 
 
-def _start(algorithm: Algorithm, clients: Mapping[int, Client], seed: int) -> None:
-    global _worker
-    _worker = algorithm, clients, seed
+@cache
+def _load(path: Path) -> Setting:
     threadpool_limits(limits=1, user_api="blas")
+    note = "raised when a worker process read the algorithm and the clients: are their classes in a module?"
+    with noting(note), path.open("rb") as file:
+        setting: Setting = pickle.load(file)
+    return setting
 
 
-def _work(state: State, tasks: Sequence[Task], number: int) -> list[Update]:
-    return _compute(*_worker, state, tasks, number)
+def _work(path: Path, state: State, tasks: Sequence[Task], number: int) -> list[Update]:
+    try:
+        return _compute(*_load(path), state, tasks, number)
+    except Exception as error:
+        raise _portable(error) from None
+
+
+def _portable(error: Exception) -> Exception:
+    """Return the error or, if it would not survive the way to the caller, another that tells of it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        notes = getattr(error, "__notes__", [])
+        return RuntimeError("; ".join([f"{type(error).__qualname__}: {error}", *notes]))
+    return error

@@ -1,6 +1,5 @@
 """Training: forward, loss, backward, update, again and again."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from nnbrain.data import Shuffler, minibatches
 from nnbrain.mlp.network import MLP, Workspace
 from nnbrain.mlp.optimizers import SGD, Optimizer, State
 from nnbrain.mlp.penalties import add_penalty_gradient
+from nnbrain.settings import settings_of
 
 Data = tuple[Floats, npt.NDArray[Any]]
 
@@ -225,11 +225,6 @@ def run_epoch(
     if not (np.isfinite(total) and np.all(np.isfinite(workspace.theta))):
         raise FloatingPointError("the loss or theta is no longer finite; try a smaller learning_rate")
     return total / n_samples
-
-
-def settings_of(rule: object) -> str:
-    """Return a rule's settings as text; where in memory a function lies is no setting."""
-    return re.sub(r" at 0x\w+", "", str(rule))
 
 
 @dataclass

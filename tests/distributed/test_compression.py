@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nnbrain.distributed import QSGD, CompressedAllreduce, PowerSGD, Sign, TopK, run_ranks
+from nnbrain.distributed import (
+    QSGD,
+    CompressedAllreduce,
+    Half,
+    PowerSGD,
+    Sign,
+    TopK,
+    ring_allreduce,
+    run_ranks,
+)
 from nnbrain.mlp import MLP
 
 LENGTHS = [1, 2, 7, 8, 9, 64, 513, 1000]
@@ -27,6 +36,7 @@ def test_payloads_are_as_long_as_the_formulas_say(n, dtype):
     expected = {
         TopK(0.1): k * (4 + size),
         TopK(1): n * (4 + size),
+        Half(): 2 * n,
         Sign(): size + -(-n // 8),
         QSGD(1): -(-n // 512) * size + -(-2 * n // 8),
         QSGD(3): -(-n // 512) * size + -(-3 * n // 8),
@@ -62,6 +72,49 @@ def test_top_k_keeps_the_largest_and_loses_at_most_its_share(n):
         assert np.sum((v - back) ** 2) <= (1 - k / n) * np.sum(v**2) + 1e-12
     flat = np.ones(10)  # the worst case: all alike
     assert np.sum((flat - there_and_back(TopK(0.3), flat)) ** 2) == (1 - 3 / 10) * 10
+
+
+HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+HALVES = HALVES[np.isfinite(HALVES)].astype(np.float64)  # every number of half precision there is
+
+
+def test_half_keeps_what_half_precision_has_and_rounds_the_rest_to_the_nearest():
+    """Subnormals and the largest included; half-way between two neighbours, too, as NumPy rounds it."""
+    np.testing.assert_array_equal(there_and_back(Half(), HALVES), HALVES)
+    sorted_ = np.unique(HALVES)
+    low, high = sorted_[:-1], sorted_[1:]
+    for share in (0.25, 0.5, 0.75):
+        between = (1 - share) * low + share * high
+        back = there_and_back(Half(), between)
+        np.testing.assert_array_equal(back, between.astype(np.float16))
+        np.testing.assert_array_equal(np.abs(back - between), np.minimum(share, 1 - share) * (high - low))
+    small = np.float32(
+        [2.0**-25, 1.01 * 2.0**-25, 2.0**-24]
+    )  # half of the smallest, a little more, the smallest
+    np.testing.assert_array_equal(there_and_back(Half(), small), np.float32([0, 2.0**-24, 2.0**-24]))
+    np.testing.assert_array_equal(there_and_back(Half(scale=2.0**10), small[:1]), small[:1])
+
+
+def test_half_refuses_what_half_precision_would_make_infinite():
+    v = np.array([1.0, -65519.9])  # rounds to the largest number; from 65520 on it would be infinite
+    np.testing.assert_array_equal(there_and_back(Half(), v), [1, -65504])
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.float64(-65520).astype(np.float16))
+    for scale, value in ((1, -65520), (8, 8190), (1, 1e30)):
+        with pytest.raises(FloatingPointError, match=r"at most 65504 / scale, got (65520|8190|1e\+30)"):
+            there_and_back(Half(scale), np.array([0, value], np.float32))
+
+
+def test_halves_can_be_added_on_the_ring():
+    """Small whole numbers have no rounding: the ring's sum of payloads is the payload of the sum."""
+
+    def program(comm):
+        payload = Half().encode(np.arange(7.0) * (1 + comm.Get_rank()), np.random.default_rng(0))
+        ring_allreduce(comm, payload.view(np.float16))
+        return Half().decode(payload, 7, np.float64)
+
+    for total in run_ranks(3, program):
+        np.testing.assert_array_equal(total, np.arange(7.0) * 6)
 
 
 @pytest.mark.parametrize("n", LENGTHS)
@@ -138,6 +191,8 @@ def test_powersgd_finds_the_best_matrix_of_its_rank():
     [
         (lambda: TopK(0), ValueError, r"fraction must be finite and > 0 and <= 1, got 0"),
         (lambda: TopK(1.5), ValueError, r"fraction must be .* <= 1, got 1.5"),
+        (lambda: Half(0), ValueError, r"scale must be finite and > 0, got 0"),
+        (lambda: Half("2"), TypeError, r"scale must be a number, got '2'"),
         (lambda: QSGD(0), ValueError, r"levels must be an integer >= 1, got 0"),
         (lambda: QSGD(2.0), TypeError, r"levels must be an integer, got 2.0"),
         (lambda: QSGD(2, bucket=0), ValueError, r"bucket must be an integer >= 1, got 0"),

@@ -1,5 +1,7 @@
 """Buffered asynchronous rounds: synchronous ones as their limit, and a replay that knows no cluster."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,26 @@ def test_two_steps_by_hand():
     first = weighted_mean([moves[0][0], moves[1][0]], [5, 15])
     second = weighted_mean([moves[0][1], moves[2][0] / np.sqrt(2)], [5, 15])
     np.testing.assert_allclose(end, first + second, rtol=0, atol=1e-15)
+
+
+def test_a_clients_memory_is_what_it_kept_last_as_in_synchronous_rounds():
+    """It keeps its round's number, under a new name each time, and nothing in its third."""
+    seen = {False: [], True: []}
+
+    @dataclass(frozen=True)
+    class Diary(FedAvg):
+        asynchronous: bool = False
+
+        def client_update(self, state, client, rng):
+            if client.id == 0:
+                seen[self.asynchronous].append(dict(client.memory))
+            turn = max((int(name) for name in client.memory), default=0) + 1
+            memory = {} if turn == 3 else {str(turn): np.array(turn)}
+            return super().client_update(state, client, rng)._replace(memory=memory)
+
+    simulate(Diary(line, 2, 5, 0.05), clients, zero, rounds=5)
+    simulate_async(Diary(line, 2, 5, 0.05, asynchronous=True), clients, zero, cluster(), steps=5, buffer=4)
+    assert seen[True] == seen[False] == [{}, {"1": 1}, {"2": 2}, {"2": 2}, {"2": 2}]
 
 
 def test_no_more_work_at_a_time_than_told_and_all_have_a_turn():

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from nnbrain.federated import (
     Adaptive,
@@ -25,7 +24,6 @@ from nnbrain.federated import (
     Trigger,
     coordinate_median,
     flip_labels,
-    largest_shift,
     make_clients,
     partition_iid,
     plant_trigger,
@@ -61,7 +59,7 @@ def test_flipped_labels_are_the_attackers_only_and_the_clients_stay(clients, dig
     for old, new in zip(clients, poisoned, strict=True):
         own, now = old.y[old.index], new.y[new.index]
         np.testing.assert_array_equal(now, 9 - own if old.id in {1, 4} else own)
-        assert new.X is old.X
+        np.testing.assert_array_equal(new.rows[0], old.rows[0])
         assert new.n_samples == old.n_samples
     np.testing.assert_array_equal(clients[0].y, before)
     only_ones = flip_labels(clients, {0}, [0, 7, 2, 3, 4, 5, 6, 7, 8, 9])[0]
@@ -178,13 +176,6 @@ def test_attacks_compose_with_wrappers_pickle_and_give_the_same_bits_on_two_work
 # ---- how far a lie can go ----
 
 
-@pytest.mark.parametrize(("n", "liars", "needed"), [(20, 6, 5), (50, 24, 2), (51, 10, 16), (20, 10, 1)])
-def test_the_largest_shift_leaves_as_many_honest_values_outside_as_are_needed(n, liars, needed):
-    """Against another inverse of Φ; n = 50 with 24 liars need 2 of 26 on their side."""
-    z = largest_shift(n, liars)
-    assert (1 - norm.cdf(z)) * (n - liars) == pytest.approx(needed, rel=1e-12)
-
-
 def test_krum_is_captured_where_the_honest_scatter_is_large():
     """eq-krum-captured: f = a liars at -ε times the mean, honest vectors around the mean, d large."""
     n, f, eps, d = 20, 6, 0.2, 3000
@@ -226,8 +217,6 @@ def test_flips_and_backdoors_do_to_learning_what_they_are_for(digits):
         (lambda c: Scaled([0], np.inf), "factor must be finite, got inf"),
         (lambda c: ALittle(np.nan), "z must be finite, got nan"),
         (lambda c: InnerProduct(0), "factor must be finite and > 0, got 0"),
-        (lambda c: largest_shift(10, 6), "attackers must be at most half of the 10 clients, got 6"),
-        (lambda c: largest_shift(10, 0), "attackers must be an integer >= 1, got 0"),
     ],
 )
 def test_bad_input_is_refused(clients, make, message):

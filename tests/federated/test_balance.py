@@ -280,3 +280,13 @@ BAD = {
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("more", [{}, {"weight": np.array(-1.0)}, {"weight": np.ones(2)}])
+def test_a_client_that_does_not_say_for_how_many_samples_it_speaks_is_named(more):
+    algorithm = Weighted(FedAvg(mlp), fair)
+    state = algorithm.init(theta)
+    updates = [algorithm.client_update(state, client, np.random.default_rng(0)) for client in clients]
+    updates[1] = updates[1]._replace(more=more)
+    with pytest.raises(ValueError, match=r"client 1.* must"):
+        algorithm.server_update(state, updates)

@@ -7,90 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from nnbrain.data import load_digits
-from nnbrain.federated import FedAvg, commands, make_clients, partition_shards, simulate
+from nnbrain.federated import commands
 from nnbrain.federated.__main__ import main
-from nnbrain.federated.rounds_to_target import Cell, Curve, Run, chosen, rounds_to_target, run, tuned
-from nnbrain.mlp import MLP
+from nnbrain.federated.rounds_to_target import Cell, Run
 
-data = load_digits()
+RECORDED = Path(__file__).parents[2] / "benchmarks" / "results" / "runs" / "fedavg_table.json"
 QUICK = ["table", "--learning-rate", "0.3", "--target", "0.8", "--no-progress"]
-cell = Cell("shards", 0.2, 10, 1, 20, (64, 32, 10), 0.85)
-
-
-# ---- the measure ----
-
-
-@pytest.mark.parametrize(
-    ("curve", "expected"),
-    [
-        ([0.1, 0.5, 0.96, 0.98], 2.5),
-        ([0.1, 0.97], 1.0),
-        ([0.1, 0.5, 0.5, 0.97, 0.99], 3.0),
-        ([0.99, 0.99], 0.0),
-        ([0.1, 0.969], None),
-    ],
-)
-def test_rounds_to_target_are_read_off_a_straight_line(curve, expected):
-    assert rounds_to_target(curve, 0.97) == (None if expected is None else pytest.approx(expected))
-
-
-def test_the_curve_is_the_best_accuracy_so_far_though_not_all_is_looked_at():
-    """Against `MLP.accuracy` on all test data; shards, so that the accuracy falls as often as it rises."""
-    mlp = MLP(cell.sizes)
-    theta = mlp.init(3)
-    clients = make_clients(data.X_train, data.y_train, partition_shards(data.y_train, 20, 3))
-    plain = [mlp.accuracy(theta, data.X_test, data.y_test)]
-    curve = Curve(mlp, theta, data.X_test, data.y_test, block=50)
-
-    def evaluate(theta):
-        plain.append(mlp.accuracy(theta, data.X_test, data.y_test))
-        return curve.evaluate(theta)
-
-    _, history = simulate(
-        FedAvg(mlp, learning_rate=0.3), clients, theta, rounds=30, client_fraction=0.1, evaluate=evaluate
-    )
-    curve.take_over(history)
-    assert np.any(np.diff(plain) < 0)
-    np.testing.assert_allclose(curve.values, np.maximum.accumulate(plain), rtol=0, atol=1e-12)
-
-
-def test_a_run_stops_where_the_target_is_reached_and_resumes_with_the_same_result(tmp_path):
-    settings = {"learning_rate": 0.1, "seed": 1}
-    whole = run(cell, data, limit=200, **settings)
-    assert whole.rounds is not None
-    assert 0 < whole.rounds < 200
-    assert whole.best_accuracy >= 0.85
-    path = tmp_path / "run.npz"
-    part = run(cell, data, limit=5, checkpoint=path, **settings)
-    assert part.rounds is None
-    assert part.best_accuracy < 0.85
-    resumed = run(cell, data, limit=200, checkpoint=path, **settings)
-    assert resumed.rounds == whole.rounds
-    assert resumed.best_accuracy == whole.best_accuracy
-    with np.load(path) as file:  # it did not go on to the limit
-        assert len(json.loads(file["history"].tobytes())) == np.ceil(whole.rounds)
-
-
-def test_tuning_takes_the_first_at_the_target_and_gives_up_the_others_early():
-    rounds = {(0.1, 0): 40.5, (0.2, 0): 20.25, (0.4, 0): None, (0.2, 1): 22.0, (0.2, 2): None}
-    asked = []
-
-    def train(rate, seed, limit):
-        asked.append((rate, seed, limit))
-        return Run(cell, rate, seed, limit, rounds[rate, seed], 0.5, False, 0.0)
-
-    runs = tuned([0.1, 0.2, 0.4], [0, 1, 2], 100, train)
-    assert asked == [(0.1, 0, 100), (0.2, 0, 41), (0.4, 0, 21), (0.2, 1, 100), (0.2, 2, 100)]
-    assert [(r.learning_rate, r.seed, r.rounds) for r in chosen(runs)] == [
-        (0.2, 0, 20.25),
-        (0.2, 1, 22.0),
-        (0.2, 2, None),
-    ]
 
 
 def test_the_papers_cells_are_ours_by_default():
@@ -99,9 +25,6 @@ def test_the_papers_cells_are_ours_by_default():
     assert not commands.is_papers(Cell(epochs=5))
     assert "paper 664" in commands.line([Run(Cell("shards"), 0.1, 0, 9, 5.0, 0.97, False, 0.0)], "mnist")
     assert "paper" not in commands.line([Run(Cell("shards"), 0.1, 0, 9, 5.0, 0.97, False, 0.0)], "digits")
-
-
-# ---- the command ----
 
 
 def test_a_table_of_cells_is_printed_and_kept(tmp_path, capsys, monkeypatch):
@@ -113,7 +36,8 @@ def test_a_table_of_cells_is_printed_and_kept(tmp_path, capsys, monkeypatch):
     assert not (tmp_path / "c.npz").exists()
     document = json.loads(path.read_text())
     assert len(document["runs"]) == 8
-    assert {"nnbrain", "numpy", "scipy", "Python"} <= set(document["versions"])
+    assert all(r["versions"] == commands.versions() for r in document["runs"])
+    assert set(commands.versions()) == {"nnbrain", "numpy", "scipy", "Python"}
     assert all(r["rounds"] <= r["limit"] and r["best_accuracy"] >= 0.8 for r in document["runs"])
 
     def never(*_, **__):
@@ -122,6 +46,41 @@ def test_a_table_of_cells_is_printed_and_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(commands, "run", never)
     assert main([*command, "--json", str(path)]) == 0
     assert capsys.readouterr().out == first
+
+
+def test_runs_keep_the_versions_that_made_them(tmp_path, capsys, monkeypatch):
+    """Also those of a file of before, which said them once for all its runs."""
+    path = tmp_path / "t.json"
+    command = [*QUICK, "--json", str(path)]
+    assert main(command) == 0
+    document = json.loads(path.read_text())
+    old = {"numpy": "1.0", "nnbrain": "0.0.1"}
+    run = {name: value for name, value in document["runs"][0].items() if name != "versions"}
+    path.write_text(json.dumps({"versions": old, "runs": [run]}))
+    monkeypatch.setattr(commands, "__version__", "9.9")
+    assert main([*command, "--seeds", "0", "1"]) == 0
+    first, second = json.loads(path.read_text())["runs"]
+    assert first == {**run, "versions": old}
+    assert second["versions"]["nnbrain"] == "9.9"
+
+
+def test_the_recorded_table_goes_on_being_read(capsys):
+    ledger = commands.Ledger(RECORDED, "mnist")
+    found = ledger.find(Cell("iid", 0.1, 10), 0.2, 0, 261)
+    assert found.rounds == 35
+
+
+def test_a_grid_is_extended_at_the_command_line(tmp_path, capsys):
+    path = tmp_path / "t.json"
+    command = [*QUICK, "--extend", "--learning-rate", "0.02", "0.04", "--rounds", "40", "--json", str(path)]
+    assert main(command) == 0
+    rates = [r["learning_rate"] for r in json.loads(path.read_text())["runs"]]
+    assert rates[:3] == [0.02, 0.04, 0.08]
+    assert rates == [0.02 * 2**i for i in range(len(rates))]
+    said = capsys.readouterr().out
+    assert main(command) == 0
+    assert capsys.readouterr().out == said
+    assert len(json.loads(path.read_text())["runs"]) == len(rates)
 
 
 def test_a_target_out_of_reach_and_steps_too_large_are_results(capsys):
@@ -148,7 +107,18 @@ def test_an_infinite_batch_is_all_that_a_client_has(capsys):
         (["--batch-size", "0"], "must be an integer >= 1"),
         (["--seeds", "-1"], "must be an integer >= 0"),
         (["--partition", "dirichlet"], "invalid choice"),
-        (["--clients", "5000"], "must be at most the 1438 samples"),
+        (
+            ["--clients", "5000"],
+            "--clients must be at most 1438, as there are 1438 samples for iid to deal out",
+        ),
+        (["--clients", "720", "--partition", "iid", "shards"], "--clients must be at most 719, as there are"),
+        (["--extend"], "--extend needs two rates of --learning-rate, got 0.3"),
+        pytest.param(
+            ["--json", "/proc/foo.json"],
+            "argument --json: no file can be made in /proc",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="a folder that not even root can write"),
+        ),
+        (["--checkpoint", "c.txt"], "argument --checkpoint: must be a file .npz, got 'c.txt'"),
         (["--json", "nowhere/t.json"], "there is no folder"),
         (["--checkpoint", "c.npz", "--seeds", "0", "1"], "--checkpoint needs --json"),
     ],
@@ -157,7 +127,9 @@ def test_wrong_arguments_are_said_and_end_with_code_2(arguments, message, capsys
     with pytest.raises(SystemExit) as caught:
         main([*QUICK, *arguments])
     assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert message in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"runs": [{"data": "digits"}]}'])

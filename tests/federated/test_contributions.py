@@ -7,9 +7,11 @@ import pytest
 
 from nnbrain.federated import (
     Adaptive,
+    DifferentiallyPrivate,
     FedAvg,
     FedOpt,
     Scaffold,
+    Update,
     Useful,
     Valued,
     flip_labels,
@@ -106,6 +108,20 @@ def test_clients_who_swap_labels_are_found_where_the_others_are_alike(federation
     assert asked.sum() == 8 * 4
 
 
+def test_where_nobody_came_nobody_is_valued(federation):
+    """Noise alone moves θ in such a round, and it is nobody's merit."""
+    X, y, _ = federation
+    private = DifferentiallyPrivate(FedAvg(mlp), 3, 1.0, 1.0)
+    valued = Valued(private, X, y, 12)
+    after = valued.server_update(valued.init(theta), [])
+    np.testing.assert_array_equal(
+        after["theta"], private.server_update(private.init(theta), [])["theta"], strict=True
+    )
+    assert not after["value"].any()
+    assert not after["valued"].any()
+    assert not np.array_equal(after["theta"], theta)
+
+
 def test_other_samples_make_another_run(federation):
     X, y, _ = federation
     one, same, other = (Valued(algorithms["FedAvg"], A, y, 12) for A in (X, X.copy(), X + 1))
@@ -119,7 +135,13 @@ def test_bad_input_is_refused(federation):
         shapley(lambda A: 0.0, 13)
     with pytest.raises(ValueError, match="n_clients must be an integer >= 1, got 0"):
         Valued(algorithms["FedAvg"], X, y, 0)
-    with pytest.raises(ValueError, match="n_clients must be above each client's id, got 5 and id"):
+    with pytest.raises(ValueError, match=r"ids in 0\.\.4, as n_clients of Valued says, got \[5, 6, 7, 8, 9"):
         simulate(Valued(algorithms["FedAvg"], X, y, 5), clients, theta, rounds=1)
+    valued = Valued(algorithms["FedAvg"], X, y, 12)
+    stranger = Update(-1, np.zeros_like(theta), 1, 0.0)
+    with pytest.raises(ValueError, match=r"ids in 0\.\.11, as n_clients of Valued says, got \[-1\]"):
+        valued.server_update(valued.init(theta), [stranger])
+    with pytest.raises(ValueError, match="vectors must be one or more, got none: nobody took part"):
+        valued.server_update(valued.init(theta), [])
     with pytest.raises(ValueError, match="y must have shape"):
         simulate(Valued(algorithms["FedAvg"], X, y[:9], 12), clients, theta, rounds=1)

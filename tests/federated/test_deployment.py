@@ -21,9 +21,29 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process gr
 PROGRAM = Path(__file__).parents[2] / "benchmarks" / "federation_program.py"
 
 
+def test_what_is_never_entered_or_does_not_start_leaves_nothing_behind(monkeypatch, tmp_path):
+    from nnbrain.federated import deployment
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    never = deployment.Deployment("")
+    assert list(tmp_path.iterdir()) == []
+    seen = []
+
+    def no_command(name):
+        seen.extend(tmp_path.iterdir())
+        return str(tmp_path / "absent")
+
+    monkeypatch.setattr(deployment, "_command", no_command)
+    with pytest.raises(FileNotFoundError), never:
+        pass
+    assert len(seen) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_federation_of_processes_with_tls_and_keys_in_which_a_node_is_killed(monkeypatch, tmp_path):
     """eq-served-round, eq-signed: on the wire, with Flower's own SuperLink and SuperNodes."""
-    from nnbrain.federated.deployment import Deployment, make_authority, make_node_key
+    from nnbrain.federated.certificates import make_authority, make_node_key
+    from nnbrain.federated.deployment import Deployment
 
     X, y, *_ = load_digits()
     clients = make_clients(X, y, np.split(np.random.default_rng(0).permutation(len(X))[:150], [100]))

@@ -55,6 +55,19 @@ def test_accuracy_on_each_clients_own_samples():
         assert client_accuracies(mlp, wire, [client])[0] == expected
 
 
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_accuracy_of_yes_or_no_answers(outputs):
+    """Of one output y may be (n,) or (n, 1), and (n,) against (n, 1) would be (n, n)."""
+    mlp, rng = MLP((3, outputs), loss="binary_cross_entropy"), np.random.default_rng(outputs)
+    theta, X, y = mlp.init(0), rng.normal(size=(40, 3)), rng.integers(0, 2, (40, outputs))
+    parts = np.split(np.arange(40), [3, 17])
+    expected = [mlp.accuracy(theta, X[part], y[part]) for part in parts]
+    assert len(set(expected)) == 3
+    for shape in {(40, outputs), (40,) if outputs == 1 else (40, outputs)}:
+        found = client_accuracies(mlp, theta, make_clients(X, y.reshape(shape), parts))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_bad_input_is_refused():
     mlp, X, y = MLP((2, 2)), np.zeros((3, 2)), np.zeros(3, int)
     empty = Client(0, X, y, np.array([], int))
@@ -65,6 +78,7 @@ def test_bad_input_is_refused():
         (lambda: worst_share([[1.0]]), "values must have one dimension and an entry"),
         (lambda: worst_share([1], 0), "share must be finite and > 0"),
         (lambda: client_accuracies(mlp, mlp.init(0), [empty]), "clients must have at least one sample each"),
+        (lambda: client_accuracies(mlp, mlp.init(0), make_clients(X, y - 1, [[0]])), "y must be in 0..1"),
         (lambda: client_accuracies(MLP((2, 1), loss="mse"), np.zeros(3), [empty]), "loss must be a cross"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -1,27 +1,32 @@
 """Flower's apps made of our algorithms: the same bits as `simulate`, and every failure noticed."""
 
-import ssl
+from dataclasses import replace
 from io import BytesIO
-from itertools import product
 
 import numpy as np
 import pytest
 
 from nnbrain.data import load_digits
-from nnbrain.federated import Altered, FedAvg, FedSGD, Scaffold, make_clients, simulate
-from nnbrain.federated.served import Replayed, ServedRound, load_run, save_run
+from nnbrain.distributed import TopK
+from nnbrain.federated import (
+    Altered,
+    Compressed,
+    FedAvg,
+    FedSGD,
+    PersonalLayers,
+    Scaffold,
+    make_clients,
+    simulate,
+)
+from nnbrain.federated.served import Replayed
 from nnbrain.mlp import MLP
 
 pytest.importorskip("flwr", reason="needs the extra 'flower'")
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg as FlowersFedAvg
 
-from nnbrain.federated.deployment import make_authority, make_certificate, make_node_key
 from nnbrain.federated.flower import AllClientsFailedError, client_app, federate
 from nnbrain.federated.local_grid import LocalGrid
 
@@ -29,6 +34,8 @@ mlp = MLP((64, 16, 10))
 theta = mlp.init(0)
 ALGORITHMS = [FedAvg(mlp, 2, 5, 0.3), Scaffold(mlp, 2, 5, 0.1, total_samples=200), FedSGD(mlp, 0.5)]
 ALGORITHMS += [Altered(ALGORITHMS[0], lambda update, *_: update._replace(n_samples=update.n_samples / 64))]
+ALGORITHMS += [PersonalLayers(mlp, 2, 5, 0.3)]  # whose server has a part of θ
+ALGORITHMS += [Compressed(ALGORITHMS[0], TopK(0.1))]  # whose clients leave the vector out
 
 
 @pytest.fixture(scope="module")
@@ -159,34 +166,67 @@ def an_archive():
 WRONG = {
     "its vector is": lambda content: replace_vector(content, np.zeros(3, np.float32)),
     "float64, not": lambda content: replace_vector(content, np.zeros(mlp.size)),
+    "most have (('vector', (1210,), 'float32'),)": lambda content: replace_vector(content, theta[:0]),
     "not finite": lambda content: replace_vector(content, np.full(mlp.size, np.nan, np.float32)),
     "speaks for -5": lambda content: content.metric_records["metrics"].update({"n_samples": -5}),
     "its loss is nan": lambda content: content.metric_records["metrics"].update({"loss": float("nan")}),
+    "its loss is inf": lambda content: content.metric_records["metrics"].update({"loss": float("inf")}),
     "of another form": lambda content: content.pop("metrics"),
     "No data left": lambda content: replace_bytes(content, b""),
-    "no attribute 'shape'": lambda content: replace_bytes(content, an_archive()),
+    "NpzFile' object has no attribute": lambda content: replace_bytes(content, an_archive()),
     "must be a string or a real number": lambda content: content.metric_records["metrics"].update(
         {"memories": [1, 2]}
     ),
 }
 
 
-@pytest.mark.parametrize("reason", WRONG)
-def test_an_answer_of_another_form_is_refused_and_not_fused(reason, clients):
-    algorithm = ALGORITHMS[0]
+def federated_with_one_who_lies(algorithm, clients, lie):
+    """Return what `federate` does if client 5 alters its answers, having checked that they are not fused."""
     grid = LocalGrid(apps(algorithm, clients))
     honest = grid._apps[5 + 1000]
 
     def lying(message, context):
         reply = honest(message, context)
-        WRONG[reason](reply.content)
+        lie(reply.content)
         return reply
 
     grid._apps[5 + 1000] = lying
-    served = federate(grid, algorithm, theta, rounds=1)
-    assert set(served[1][0].failed) == {5}
-    assert reason in served[1][0].failed[5]
-    assert_equal(served, simulate(algorithm, clients, theta, rounds=1, select=Replayed(served[1])))
+    served = federate(grid, algorithm, theta, rounds=2)
+    assert [set(r.failed) for r in served[1]] == [{5}, {5}]
+    assert_equal(served, simulate(algorithm, clients, theta, rounds=2, select=Replayed(served[1])))
+    return served[1]
+
+
+@pytest.mark.parametrize("reason", WRONG)
+def test_an_answer_of_another_form_is_refused_and_not_fused(reason, clients):
+    history = federated_with_one_who_lies(ALGORITHMS[0], clients, WRONG[reason])
+    assert all(reason in r.failed[5] for r in history)
+
+
+WRONG_MORE = {
+    "none": {},
+    "a number": {"change": np.float32(0)},
+    "another type": {"change": np.zeros(mlp.size)},
+    "another name": {"changes": np.zeros(mlp.size, np.float32)},
+    "one too many": {"change": np.zeros(mlp.size, np.float32), "besides": np.zeros(3)},
+}
+
+
+@pytest.mark.parametrize("more", WRONG_MORE)
+def test_who_sends_arrays_of_another_form_than_the_others_is_not_fused(more, clients):
+    def lie(content):
+        content["more"] = ArrayRecord({n: Array(np.asarray(a)) for n, a in WRONG_MORE[more].items()})
+
+    history = federated_with_one_who_lies(ALGORITHMS[1], clients, lie)
+    assert all("most have (('change', (1210,), 'float32')" in r.failed[5] for r in history)
+
+
+@pytest.mark.parametrize("index", [[-1, -2, -3], [5000], []])
+def test_a_client_whose_indices_are_not_its_datas_rows_is_refused_where_it_is(index, clients):
+    wrong = [replace(c, index=np.array(index, int)) if c.id == 5 else c for c in clients]
+    _, history = federate(LocalGrid(apps(ALGORITHMS[0], wrong)), ALGORITHMS[0], theta, rounds=1)
+    assert set(history[0].failed) == {5}
+    assert "clients must" in history[0].failed[5]
 
 
 def test_who_a_client_is_depends_on_its_registration(clients):
@@ -214,6 +254,8 @@ def test_who_a_client_is_depends_on_its_registration(clients):
         ({"rounds": -1}, ValueError, "rounds must be an integer >= 0"),
         ({"client_fraction": 0}, ValueError, "client_fraction must be finite and > 0"),
         ({"timeout": 0}, ValueError, "timeout must be finite and > 0"),
+        ({"seed": -1}, ValueError, "seed must be an integer >= 0"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer"),
         ({"n_clients": 0}, ValueError, "n_clients must be an integer >= 1"),
         ({"n_clients": 9, "timeout": 0.01}, TimeoutError, "9 nodes should be online, 5 were"),
     ],
@@ -231,73 +273,6 @@ def test_nodes_are_named_by_ids_of_their_own(clients):
         grid.get_nodes = lambda: nodes
         with pytest.raises(ValueError, match="nodes must be named by ids of clients, each its own"):
             federate(grid, ALGORITHMS[0], theta, rounds=1)
-
-
-def test_a_run_comes_back_from_its_file(tmp_path):
-    history = [
-        ServedRound(1, [2, 5], {"loss": 0.1}, {"seconds": [1.5, 2.5]}, {8: "no answer in time"}),
-        ServedRound(2, [8], {"loss": 1 / 3}, {"seconds": [0.1]}),
-    ]
-    save_run(tmp_path / "run.npz", theta, history)
-    again, rounds = load_run(tmp_path / "run.npz")
-    np.testing.assert_array_equal(again, theta)
-    assert rounds == history
-
-
-# ---- who is who ----
-
-
-def handshake(server, client):
-    """Run a TLS handshake in memory, until both sides agree or one raises."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [
-        client.wrap_bio(to_client, to_server, server_hostname="127.0.0.1"),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    ]
-    for side in sides * 3:
-        try:
-            side.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
-    return sides[0].version()
-
-
-def test_a_certificate_is_believed_by_those_who_know_its_authority_and_by_no_others(tmp_path):
-    key = make_authority(tmp_path, "ours")
-    make_authority(tmp_path, "foreign")
-    make_certificate(tmp_path, "server", "ours", key)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
-    believer = ssl.create_default_context(cafile=tmp_path / "ours.crt")
-    assert handshake(server, believer) == "TLSv1.3"
-    with pytest.raises(ssl.SSLCertVerificationError, match="verify failed"):
-        handshake(server, ssl.create_default_context(cafile=tmp_path / "foreign.crt"))
-    assert all((tmp_path / name).stat().st_mode & 0o077 == 0 for name in ("server.key", "server.crt"))
-
-
-def test_a_signature_of_the_time_is_accepted_as_flower_accepts_it(tmp_path):
-    """eq-signed: our keys and Flower's own verification, against the library's primitive."""
-    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
-    from flwr.supercore.primitives.asymmetric import sign_message, verify_signature
-
-    assert 60 < TIMESTAMP_TOLERANCE < 600  # seconds: the window, which the chapter calls a few minutes
-    assert SYSTEM_TIME_TOLERANCE < 30
-    make_node_key(tmp_path, "node")
-    make_node_key(tmp_path, "other")
-    private = serialization.load_ssh_private_key((tmp_path / "node").read_bytes(), None)
-    publics = [
-        serialization.load_ssh_public_key((tmp_path / f"{n}.pub").read_bytes()) for n in ("node", "other")
-    ]
-    time = b"2026-01-01T00:00:00+00:00"
-    signature = sign_message(private, time)
-    for public, message in product(publics, (time, time.replace(b"2026", b"2027"))):
-        try:
-            public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-            expected = True
-        except InvalidSignature:
-            expected = False
-        assert verify_signature(public, message, signature) == expected
-        assert expected == (public is publics[0] and message == time)
 
 
 def test_messages_are_flowers_own(clients):

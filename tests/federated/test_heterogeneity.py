@@ -12,6 +12,7 @@ from nnbrain.federated import (
     FedProx,
     Scaffold,
     UnequalWork,
+    Update,
     local_gradient,
     local_sgd,
     make_clients,
@@ -244,7 +245,28 @@ def test_they_compose_with_what_alters_updates_and_with_other_aggregates(kind):
     np.testing.assert_allclose(half, whole / 2, rtol=0, atol=1e-14)
 
 
+def after(algorithm, **more):
+    """Return the state after client 7 has sent a move of ones and whatever else."""
+    update = Update(7, np.ones(2), 30, 0.0, {name: np.array(array) for name, array in more.items()})
+    return lambda: algorithm.server_update(algorithm.init(zero), [update])
+
+
+variates = Scaffold(line, total_samples=60)
 BAD = {
+    "no steps": (
+        after(FedNova(line)),
+        ValueError,
+        r"client 7 must send 'steps' of shape \(\), got nothing",
+    ),
+    "two steps": (after(FedNova(line), steps=[1, 2]), ValueError, r"'steps' of shape \(\), got \(2,\)"),
+    "zero steps": (after(FedNova(line), steps=0), ValueError, "steps of client 7 must be .* >= 1, got 0"),
+    "NaN steps": (after(FedNova(line), steps=np.nan), ValueError, "steps of client 7 must be .* got nan"),
+    "no change": (
+        after(variates),
+        ValueError,
+        r"client 7 must send 'change' of shape \(2,\), got nothing",
+    ),
+    "a scalar": (after(variates, change=1.0), ValueError, r"'change' of shape \(2,\), got \(\)"),
     "mu": (lambda: FedProx(line, mu=-1), ValueError, "mu must be .* >= 0, got -1"),
     "total": (lambda: Scaffold(line, total_samples=0), ValueError, "total_samples .* >= 1, got 0"),
     "few": (

@@ -11,20 +11,28 @@ from scipy.stats import norm
 
 from nnbrain.data import load_digits
 from nnbrain.federated import (
+    ALittle,
     Altered,
+    Colluding,
     DifferentiallyPrivate,
+    Ditto,
     FedAvg,
+    FedOpt,
     FedSGD,
+    Krum,
     LocalNoise,
+    TrimmedMean,
     Update,
+    Valued,
     clip,
+    coordinate_median,
     epsilon,
     make_clients,
     poisson,
     simulate,
     uniform,
 )
-from nnbrain.mlp import MLP
+from nnbrain.mlp import MLP, SGD
 
 mlp = MLP((64, 8, 10))
 theta = mlp.init(0, np.float64)
@@ -172,6 +180,63 @@ def test_an_algorithm_that_sends_more_is_refused(clients):
     private = DifferentiallyPrivate(Altered(FedAvg(mlp), chatty), 30, 1.0, 1.0)
     with pytest.raises(ValueError, match=r"algorithm must send one vector a client, got .*: mean"):
         simulate(private, clients, theta, rounds=1)
+
+
+def test_local_noise_refuses_what_it_would_not_reach(clients):
+    loud = Altered(Altered(FedSGD(mlp), chatty), LocalNoise(0.2, 1.0))
+    with pytest.raises(ValueError, match="must send one vector a client, got besides, without noise: mean"):
+        simulate(loud, clients, theta, rounds=1)
+
+
+@pytest.mark.parametrize("aggregate", [coordinate_median, TrimmedMean(1), Krum(1)])
+def test_a_rule_that_needs_every_update_is_refused(aggregate):
+    for inner in (FedAvg(mlp, aggregate=aggregate), Ditto(FedSGD(mlp, aggregate=aggregate))):
+        with pytest.raises(ValueError, match="algorithm must have weighted_mean for its aggregate, got"):
+            DifferentiallyPrivate(inner, 30, 1.0, 1.0)
+
+
+def test_a_server_that_needs_every_update_is_refused_inside_and_works_outside(clients):
+    private, fedavg = DifferentiallyPrivate(FedAvg(mlp), 30, 1e6, 0.0), FedAvg(mlp)
+    lying, X, y = ALittle(1.0), clients[0].X[:9], clients[0].y[:9]
+
+    def around(algorithm):
+        return [
+            Colluding(algorithm, [0, 1, 2], lying),
+            FedOpt(algorithm, SGD(1.0, momentum=0.9)),
+            Valued(algorithm, X, y, 30),
+        ]
+
+    for inner in (*around(fedavg), private):
+        for layers in (inner, Ditto(inner)):
+            message = f"algorithm must leave .* got {type(inner).__name__}, whose"
+            with pytest.raises(ValueError, match=message):
+                DifferentiallyPrivate(layers, 30, 1.0, 1.0)
+    for outer, plain in zip(around(private)[:2], around(fedavg)[:2], strict=True):
+        got, _ = simulate(outer, clients, theta, rounds=2)
+        expected, _ = simulate(plain, clients, theta, rounds=2)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+        assert np.abs(got - simulate(fedavg, clients, theta, rounds=2)[0]).max() > 1e-4
+
+
+def test_the_server_shortens_what_a_client_did_not(clients):
+    private = DifferentiallyPrivate(FedAvg(mlp), 10, 0.01, 0.0)
+    updates, state = updates_of(private, clients), private.init(theta)
+    honest = private.server_update(state, updates)["theta"]
+    liar = updates[0]._replace(vector=1e3 * updates[0].vector)
+    np.testing.assert_allclose(
+        private.server_update(state, [liar, *updates[1:]])["theta"], honest, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("short", [np.array(7), np.array(-1), np.array(0.5), np.array(np.nan)])
+def test_whether_a_move_was_short_is_one_bit(clients, short):
+    private = DifferentiallyPrivate(FedAvg(mlp), 30, 0.3, 1.0, quantile=0.5)
+    state = private.init(theta)
+    liar = Update(4, np.zeros(mlp.size), 1, 0.0, {"short": short})
+    with pytest.raises(ValueError, match=r"short must be 0 or 1, got .* from client 4"):
+        private.server_update(state, [liar])
+    with pytest.raises(ValueError, match="client 4 must send 'short'"):
+        private.server_update(state, [liar._replace(more={})])
 
 
 def test_local_noise_has_its_variance_and_composes(clients):

@@ -85,7 +85,7 @@ def test_beyond_the_threshold_there_is_no_sum_but_an_error(quick_keys):
     assert failed == 126 - 15
 
 
-@pytest.mark.parametrize("threshold", [1, 4, 6])
+@pytest.mark.parametrize("threshold", [2, 4, 6])
 def test_any_threshold_and_any_clients_ids(threshold):
     vectors = dict(zip([7, 2, 1000, 0, 31, 8], encoded(6, 50).values(), strict=True))
     total, _ = secure_sum(vectors, threshold)  # with the operating system's randomness
@@ -161,13 +161,13 @@ def test_the_servers_view_has_neither_secrets_nor_shares_in_the_open():
 
 
 def test_bytes_are_what_the_formula_says():
-    """eq-secure-cost: 64 + 94 (K - 1) + d w/8 + 33 K from each client that stays."""
+    """eq-secure-cost: 96 + 94 (K - 1) + d w/8 + 33 K from each client that stays."""
     for n, d, bits in ((2, 10, 32), (5, 100, 16), (9, 7, 64)):
         vectors = {k: np.zeros(d, f"<u{bits // 8}") for k in range(n)}
         _, view = secure_sum(vectors, n // 2 + 1, random=seeded())
         for k in range(n):
-            assert view.bytes_sent(k) == [64, 94 * (n - 1), d * bits // 8, 33 * n]
-    assert 94 == ciphers.NONCE_BYTES + 2 * secure.SHARE_BYTES + ciphers.TAG_BYTES
+            assert view.bytes_sent(k) == [96, 94 * (n - 1), d * bits // 8, 33 * n]
+    assert 94 == len(ciphers.seal(bytes(32), bytes(2 * secure.SHARE_BYTES), b"", seeded()))
 
 
 # ---- clients that refuse ----
@@ -249,15 +249,52 @@ def test_a_false_share_of_a_masking_key_is_noticed():
         secure.unmask(view._replace(masked=masked, shares=shares), 3)
 
 
+def test_a_false_share_of_an_own_seed_is_noticed_with_no_share_to_spare():
+    """With 4 of 4 every polynomial fits. A number may come out that is too large for a seed, too."""
+    for false in (bytes(33), (secure.PRIME - 1).to_bytes(33, "big")):
+        clients, view = started(encoded(4, 3), 4)
+        shares = {k: clients[k].reveal(range(4)) for k in range(4)}
+        assert np.array_equal(
+            secure.unmask(view._replace(shares=shares), 4), plain_sum(encoded(4, 3), range(4))
+        )
+        shares[1][2] = false
+        with pytest.raises(RuntimeError, match="shares of client 2's seed do not fit together"):
+            secure.unmask(view._replace(shares=shares), 4)
+
+
+def test_a_share_that_is_missing_is_done_without_or_named():
+    vectors = encoded(4, 3)
+    clients, view = started(vectors, 3)
+    shares = {k: clients[k].reveal(range(4)) for k in range(4)}
+    del shares[1][2]
+    total = secure.unmask(view._replace(shares=shares), 3)
+    np.testing.assert_array_equal(total, plain_sum(vectors, range(4)))
+    del shares[3][2]
+    with pytest.raises(TooFewClientsError, match=r"share of client 2's seed must .* 3, got 2, \[0, 2\]"):
+        secure.unmask(view._replace(shares=shares), 3)
+    with pytest.raises(TooFewClientsError, match=r"sent a vector must be at least threshold = 3, got 0"):
+        secure.unmask(view._replace(shares=shares, masked={}), 3)
+
+
+def test_nobody_is_summed_alone():
+    """A sum of one is no secret, so two must be left: one vector, or a threshold of one, is refused."""
+    with pytest.raises(ValueError, match="vectors must be two or more, as a sum of one hides nothing, got 1"):
+        secure_sum(encoded(1, 3), 1)
+    with pytest.raises(ValueError, match=r"threshold must be .* >= 2, got 1"):
+        secure_sum(encoded(3, 3), 1, {0: 2, 1: 2})
+    with pytest.raises(ValueError, match=r"threshold must be .* >= 2, got 1"):
+        Participant(0, encoded(3, 3)[0], 1)
+
+
 # ---- bad input ----
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: secure_sum({}, 1), ValueError, "vectors must be one or more"),
-        (lambda: secure_sum({0: np.zeros(2, "u4"), 1: np.zeros(3, "u4")}, 1), ValueError, "of one shape"),
-        (lambda: secure_sum({0: np.zeros(2), 1: np.ones(2)}, 1), TypeError, "unsigned integers, got float64"),
+        (lambda: secure_sum({}, 2), ValueError, "vectors must be two or more"),
+        (lambda: secure_sum({0: np.zeros(2, "u4"), 1: np.zeros(3, "u4")}, 2), ValueError, "of one shape"),
+        (lambda: secure_sum({0: np.zeros(2), 1: np.ones(2)}, 2), TypeError, "unsigned integers, got float64"),
         (lambda: secure_sum(encoded(3, 2), 4), ValueError, "threshold must be at most the 3 clients, got 4"),
         (lambda: secure_sum(encoded(3, 2), 2, {5: 1}), ValueError, r"leaves must .* got \{5: 1\}"),
         (lambda: secure_sum(encoded(3, 2), 2, {1: 4}), ValueError, r"leaves must .* round 0..3"),

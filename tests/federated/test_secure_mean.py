@@ -1,18 +1,27 @@
 """The secure mean in federated training: the plain one but for rounding, within the stated bound."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pytest
 
 from nnbrain.data import load_digits
-from nnbrain.federated import FedAvg, FedSGD, FixedPoint, make_clients, simulate, weighted_mean
+from nnbrain.federated import (
+    DifferentiallyPrivate,
+    FedAvg,
+    FedSGD,
+    FixedPoint,
+    Weighted,
+    make_clients,
+    simulate,
+    weighted_mean,
+)
 from nnbrain.mlp import MLP
 
 pytest.importorskip("cryptography", reason="the extra privacy is not installed")
 
-from nnbrain.federated.secure_mean import SecureMean, default_threshold
+from nnbrain.federated.secure_mean import SecureMean, SecureSum, default_threshold
 
 SIZES = [5, 40, 300, 1093]
 
@@ -32,12 +41,16 @@ class FixedPointMean:
     fraction_bits: int = 16
 
     def __call__(self, vectors, weights):
-        total = [
-            sum(round(float(v) * w * 2**self.fraction_bits) for v, w in zip(entries, weights, strict=True))
-            for entries in zip(*(vector.astype(np.float64) for vector in vectors), strict=True)
-        ]
-        mean = np.array(total, dtype=np.float64) / 2**self.fraction_bits / sum(weights)
-        return mean.astype(vectors[0].dtype)
+        weighted = [np.append(v.astype(np.float64) * w, w) for v, w in zip(vectors, weights, strict=True)]
+        total = fixed_point_sum(weighted, self.fraction_bits)
+        return (total[:-1] / total[-1]).astype(vectors[0].dtype)
+
+
+def fixed_point_sum(vectors, fraction_bits=16):
+    total = [
+        sum(round(float(v) * 2**fraction_bits) for v in entries) for entries in zip(*vectors, strict=True)
+    ]
+    return np.array(total, dtype=np.float64) / 2**fraction_bits
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -65,10 +78,10 @@ def test_the_mean_does_not_depend_on_the_keys():
 
 
 def test_with_a_seed_the_keys_repeat_but_not_for_other_vectors():
-    mean, ones = SecureMean(seed=5), {0: np.ones(3, np.uint32)}
+    mean, ones = SecureSum(seed=5), {0: np.ones(3, np.uint32)}
     assert mean._random(ones)(32) == mean._random(ones)(32)
     assert mean._random(ones)(32) != mean._random({0: np.full(3, 2, np.uint32)})(32)
-    assert mean._random(ones)(32) != SecureMean(seed=6)._random(ones)(32)
+    assert mean._random(ones)(32) != SecureSum(seed=6)._random(ones)(32)
 
 
 small = MLP((64, 8, 10))
@@ -83,6 +96,35 @@ def test_training_equals_that_with_plain_fixed_point_sums_bit_for_bit(unequal, m
     np.testing.assert_array_equal(secure, fixed)
     assert history == other
     assert not np.array_equal(secure, simulate(make(), unequal, theta, **options)[0])
+
+
+def test_weights_need_not_be_whole_numbers(unequal):
+    """Weighted clients speak for sums of weights: the secure run is the fixed-point one, near the plain."""
+    theta = small.init(0, np.float64)
+    runs = []
+    for aggregate in (SecureMean(), FixedPointMean(), weighted_mean):
+        algorithm = Weighted(FedAvg(small, aggregate=aggregate), np.linspace(0.3, 1.7, 10))
+        runs.append(simulate(algorithm, unequal, theta, rounds=2)[0])
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_allclose(runs[0], runs[2], rtol=0, atol=1e-4)
+    got = SecureMean()([np.array([1.0]), np.array([3.0])], [0.25, 0.75])
+    assert got.tolist() == [2.5]  # all of these are multiples of 2**-16
+
+
+@pytest.mark.parametrize("make", [partial(FedAvg, small, learning_rate=0.1), partial(FedSGD, small, 0.5)])
+def test_a_private_run_may_take_its_sums_from_the_protocol(unequal, make):
+    """With the same noise and clipping, it is bit for bit the run with plain fixed-point sums."""
+    theta, runs = small.init(0), []
+    for total in (SecureSum(), fixed_point_sum):
+        private = DifferentiallyPrivate(make(), 4, 0.5, 1.0, total=total)
+        runs.append(simulate(private, unequal, theta, rounds=3, client_fraction=0.75, seed=1)[0])
+    np.testing.assert_array_equal(*runs)
+    plain, _ = simulate(
+        DifferentiallyPrivate(make(), 4, 0.5, 1.0), unequal, theta, rounds=3, client_fraction=0.75, seed=1
+    )
+    assert 0 < np.abs(runs[0] - plain).max() < 1e-3
+    with pytest.raises(ValueError, match=r"a sum of one hides nothing: .* client_fraction"):
+        simulate(replace(private, total=SecureSum()), unequal[:1], theta, rounds=1)
 
 
 def test_any_number_of_workers_gives_the_same_bits(unequal):
@@ -117,13 +159,16 @@ def test_default_threshold_is_the_first_above_two_thirds():
 @pytest.mark.parametrize(
     ("vectors", "weights", "message"),
     [
-        ([np.ones(3)], [1], "vectors must be two or more.* got 1 and 1"),
-        ([np.ones(3)] * 2, [1], "vectors must be .* got 2 and 1"),
-        ([np.ones(3)] * 2, [1, 0.5], r"weights must be whole numbers .* got \[1, 0.5\]"),
-        ([np.ones(3)] * 2, [1, -1], "weights must be whole numbers"),
-        ([np.ones(3)] * 2, [0, 0], "weights must be .* not all 0"),
+        ([np.ones(3)], [1], "vectors must be two or more.* client_fraction, or another select,.* got 1"),
+        ([], [], "vectors must be two or more.* got 0"),
+        ([np.ones(3)] * 2, [1], "vectors must have one weight each, got 2 and 1"),
+        ([np.ones(3)] * 2, [1, -1], r"weights must be at least 0 .* got \[1, -1\]"),
+        ([np.ones(3)] * 2, [1, 20_000], r"weights must be .* at most 16384 \(more with fewer fraction_bits"),
+        ([np.ones(3)] * 2, [1, np.nan], "weights must be finite, got 1 NaN"),
+        ([np.ones(3)] * 2, [1, np.inf], "weights must be finite"),
+        ([np.ones(3)] * 2, [0, 1e-9], r"weights must not all be 0 when rounded by FixedPoint\("),
         ([np.full(3, 1e6)] * 2, [1, 1], "values must be at most 16384 in magnitude"),
-        ([np.ones(3), np.ones(4)], [1, 1], "vectors must be one or more of one shape"),
+        ([np.ones(3), np.ones(4)], [1, 1], "vectors must be of one shape"),
         ([np.array([np.nan]), np.ones(1)], [1, 1], "values must be finite"),
     ],
 )

@@ -150,10 +150,16 @@ def test_split_and_join():
     assert theta[64 * 20 + 20 :].any()  # parts are copies
     with pytest.raises(ValueError, match="parts must have shapes"):
         cut.join(parts[:2])
-    with pytest.raises(ValueError, match=r"columns must give each of 0\.\.63 to one owner"):
-        VerticalCut(mlp, [np.arange(33), np.arange(32, 64)])
-    with pytest.raises(ValueError, match=r"columns must give each of 0\.\.63 to one owner"):
-        VerticalCut(mlp, [])
+    for columns, found in (
+        ([np.arange(33), np.arange(32, 64)], r"more than one of \[32\]"),
+        ([np.arange(1, 63)], r"no owner of \[0, 63\]"),
+        ([np.arange(63), [-1, 64]], r"no owner of \[63\], unknown \[-1, 64\]"),
+        ([], r"no owner of \[0, 1, 2, .*, 63\]"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"columns must give each of 0\.\.63 to one owner, got {found}$"
+        ):
+            VerticalCut(mlp, columns)
     with pytest.raises(TypeError, match=r"columns\[1\] must be one or more integers"):
         VerticalCut(mlp, [np.arange(64), []])
 
@@ -176,6 +182,12 @@ def test_bad_input():
         run_ranks(1, program, owner, 301)
     with pytest.raises(ValueError, match="n_samples must be the 301 rows that rank 0 has, got 300"):
         run_ranks(1, program, LabelOwner(mlp, y, parts[0], 32), 300)
+    with pytest.raises(
+        ValueError, match="batch_size must be at most the 31 that the LabelOwner is for, got 32"
+    ):
+        run_ranks(1, program, LabelOwner(mlp, y, parts[0], 31), 301)
+    with pytest.raises(ValueError, match="batch_size must be an integer >= 1, got 0"):
+        LabelOwner(mlp, y, parts[0], 0)
     huge = {"optimizer": SGD(1e30), "epochs": 3, "batch_size": 100}
     with pytest.raises(FloatingPointError, match="smaller learning_rate"):
         train(MLP((64, 20, 10), loss="mse"), halves, mlp.init(0, np.float64), X, np.eye(10)[y], **huge)
