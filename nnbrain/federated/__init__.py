@@ -9,7 +9,8 @@
 - Adding without looking: `fixed_point`, `secret_sharing`, `ciphers`, `secure`, `secure_mean`.
 - Clients that lie: `attacks`; the answers are in `aggregation`.
 - Owners of columns: `vertical`.
-- A real federation: `flower`, `served`, `local_grid`, `flower_simulation`, `deployment`.
+- A real federation: `flower` (its messages: `flower_messages`), `served`, `local_grid`, `flower_simulation`,
+  `deployment` (its keys: `certificates`).
 - The paper's table: `rounds_to_target`, `commands`.
 """
 
