@@ -1,4 +1,4 @@
-"""One round of FedAvg (2NN, 100 clients of 600, C = 0.1, B = 10): nnbrain, five others, the products alone.
+"""One round of FedAvg (2NN, 100 clients of 600, C = 0.1, B = 10): nnbrain, six others, the products alone.
 
 With --quick it takes fewer rounds and records nothing.
 """
@@ -20,7 +20,8 @@ from nnbrain.mlp import MLP
 
 RIVALS = {  # each with the requirements of its environment, if not this one's, and how it computes
     "PyTorch, a loop": ("pytorch", None, "1 process"),
-    "Flower's simulation": ("flower", "requirements-flower.txt", "2 Ray actors"),
+    "Flower's simulation, our fit": ("flower", "requirements-flower.txt", "2 Ray actors"),
+    "Flower's simulation, PyTorch": ("flower_pytorch", "requirements-flower.txt", "2 Ray actors"),
     "fedjax": ("fedjax", "requirements-fedjax.txt", "1 process"),
     "FedLab": ("fedlab", "requirements-fedlab.txt", "1 process"),
     "pfl-research": ("pfl", "requirements-pfl.txt", "1 process"),

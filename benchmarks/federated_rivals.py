@@ -34,6 +34,15 @@ def network(torch):
     return torch.nn.Sequential(*layers[:-1])
 
 
+def descend(torch, net, optimizer, X, y, epochs):
+    """Train a PyTorch network on a client's data."""
+    for _ in range(epochs):
+        for index in torch.randperm(len(X)).split(BATCH):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(X[index]), y[index]).backward()
+            optimizer.step()
+
+
 def pytorch(epochs, rounds):
     """Loop plainly; batches cut by an index, the fused optimiser."""
     import torch
@@ -52,12 +61,7 @@ def pytorch(epochs, rounds):
                 for p, s in zip(parameters, start, strict=True):
                     p.copy_(s)
             optimizer = torch.optim.SGD(parameters, RATE, fused=True)
-            own_X, own_y = X[parts[k]], y[parts[k]]
-            for _ in range(epochs):
-                for index in torch.randperm(len(own_X)).split(BATCH):
-                    optimizer.zero_grad()
-                    torch.nn.functional.cross_entropy(net(own_X[index]), own_y[index]).backward()
-                    optimizer.step()
+            descend(torch, net, optimizer, X[parts[k]], y[parts[k]], epochs)
             for t, p in zip(total, parameters, strict=True):
                 t += p.detach() / PER_ROUND
         with torch.no_grad():
@@ -66,8 +70,43 @@ def pytorch(epochs, rounds):
         yield
 
 
+def by_fit(arrays, X, y, epochs):
+    """Train a client of Flower's by our `fit`; without arrays, return those to start from."""
+    from nnbrain.mlp import MLP, SGD, fit
+
+    mlp = MLP(SIZES)
+    if arrays is None:
+        return [mlp.init(0)]
+    options = {"epochs": epochs, "batch_size": BATCH, "rng": np.random.default_rng()}
+    return [fit(mlp, np.array(arrays[0]), X, y, optimizer=SGD(RATE), **options)[0]]
+
+
+def by_pytorch(arrays, X, y, epochs):
+    """Train a client of Flower's by PyTorch; without arrays, return those to start from."""
+    import torch
+
+    torch.set_num_threads(1)
+    net = network(torch)
+    if arrays is not None:
+        with torch.no_grad():
+            for parameter, array in zip(net.parameters(), arrays, strict=True):
+                parameter.copy_(torch.tensor(array))
+        optimizer = torch.optim.SGD(net.parameters(), RATE, fused=True)
+        descend(torch, net, optimizer, torch.from_numpy(X), torch.from_numpy(y), epochs)
+    return [parameter.detach().numpy() for parameter in net.parameters()]
+
+
 def flower(epochs, rounds):
     """Its simulation on Ray, two clients at a time, which train by `nnbrain.mlp.fit`."""
+    return flowers_simulation("by_fit", epochs, rounds)
+
+
+def flower_pytorch(epochs, rounds):
+    """Do the same with clients that train by PyTorch."""
+    return flowers_simulation("by_pytorch", epochs, rounds)
+
+
+def flowers_simulation(trainer, epochs, rounds):
     os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "RAY_DEDUP_LOGS": "0"}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0"}
     from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -76,27 +115,20 @@ def flower(epochs, rounds):
     from flwr.serverapp.strategy import FedAvg
     from flwr.simulation import run_simulation
 
-    from nnbrain.mlp import MLP, SGD, fit
-
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    mlp = MLP(SIZES)
     ends = []
     client = ClientApp()
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
-        from federated_rivals import data  # the module of this process, in which the data are made once
+        import federated_rivals  # the module of this process, in which the data are made once
 
-        X, y, parts = data()
+        X, y, parts = federated_rivals.data()
         part = parts[context.node_config["partition-id"]]
-        (theta,) = message.content["arrays"].to_numpy_ndarrays()
-        theta = np.array(theta)
-        seed = np.random.default_rng()
-        theta, _ = fit(
-            mlp, theta, X[part], y[part], optimizer=SGD(RATE), epochs=epochs, batch_size=BATCH, rng=seed
-        )
+        arrays = message.content["arrays"].to_numpy_ndarrays()
+        arrays = getattr(federated_rivals, trainer)(arrays, X[part], y[part], epochs)
         metrics = MetricRecord({"num-examples": len(part)})
-        content = RecordDict({"arrays": ArrayRecord([theta]), "metrics": metrics})
+        content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics})
         return Message(content, reply_to=message)
 
     server = ServerApp()
@@ -114,7 +146,7 @@ def flower(epochs, rounds):
             ends.append(time.perf_counter())
             return MetricRecord({"round": number})
 
-        initial = ArrayRecord([mlp.init(0)])
+        initial = ArrayRecord(globals()[trainer](None, None, None, 0))
         strategy.start(grid=grid, initial_arrays=initial, num_rounds=rounds, evaluate_fn=note_the_time)
 
     # Ray would set OMP_NUM_THREADS by itself, but not OpenBLAS's.
@@ -248,6 +280,7 @@ def pfl(epochs, rounds):
 PACKAGES = {
     "pytorch": ("torch",),
     "flower": ("flwr", "ray"),
+    "flower_pytorch": ("flwr", "ray", "torch"),
     "fedjax": ("fedjax", "jax"),
     "fedlab": ("fedlab", "torch"),
     "pfl": ("pfl", "torch"),
