@@ -286,8 +286,8 @@ BAD = {
         ValueError,
         "vectors .* one shape",
     ),
-    "mean of nothing": (lambda: weighted_mean([], []), ValueError, "vectors .* got 0 and 0"),
-    "weights missing": (lambda: weighted_mean([theta], []), ValueError, "vectors .* got 1 and 0"),
+    "mean of nothing": (lambda: weighted_mean([], []), ValueError, "vectors .* got none"),
+    "weights missing": (lambda: weighted_mean([theta], []), ValueError, "weights .* 1 vectors, got 0"),
     "weights zero": (lambda: weighted_mean([theta], [0]), ValueError, r"weights .* got \[0\]"),
 }
 
