@@ -75,7 +75,8 @@ def simulate_async(
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of range, or a client's data do not fit the network.
+        If an argument is out of range, a client's data do not fit the network, or the algorithm sends its
+        vectors in another form, as `Compressed` does.
     FloatingPointError
         If θ becomes NaN or infinite.
 
@@ -99,7 +100,7 @@ def simulate_async(
             f"{len(cluster.busy)} busy"
         )
     chooser = generator(seed, SELECTION, 0)
-    memories: list[Memory] = [{} for _ in clients]
+    memories: list[Memory] = [dict(client.memory) for client in clients]
     begun = [0] * K
     waiting: list[tuple[int, int, Update]] = []  # who, from which θ on, what
     history: list[Round] = []
@@ -121,7 +122,7 @@ def simulate_async(
                 continue
             staleness = [len(history) - version for _, version, _ in waiting]
             updates = [
-                update._replace(vector=(update.vector * damping(tau)).astype(theta.dtype, copy=False))
+                _scaled(update, damping(tau), theta)
                 for (_, _, update), tau in zip(waiting, staleness, strict=True)
             ]
             waiting.clear()
@@ -136,3 +137,12 @@ def simulate_async(
             )
             history.append(step)
     return state["theta"], history
+
+
+def _scaled(update: Update, factor: float, theta: Floats) -> Update:
+    if update.vector.shape != theta.shape:
+        raise ValueError(
+            f"algorithm must send vectors of theta's shape {theta.shape}, for them to be damped, got "
+            f"{update.vector.shape} from client {update.client}: is it Compressed?"
+        )
+    return update._replace(vector=(update.vector * factor).astype(theta.dtype, copy=False))

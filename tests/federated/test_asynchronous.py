@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nnbrain.distributed import Cluster, exponential, steady
+from nnbrain.distributed import Cluster, TopK, exponential, steady
 from nnbrain.federated import (
+    Compressed,
     FedAvg,
     Scaffold,
     inverse_root,
@@ -91,6 +92,16 @@ def test_a_clients_memory_is_what_it_kept_last_as_in_synchronous_rounds():
     simulate(Diary(line, 2, 5, 0.05), clients, zero, rounds=5)
     simulate_async(Diary(line, 2, 5, 0.05, asynchronous=True), clients, zero, cluster(), steps=5, buffer=4)
     assert seen[True] == seen[False] == [{}, {"1": 1}, {"2": 2}, {"2": 2}, {"2": 2}]
+
+    seen[True].clear()
+    earlier = [client.with_memory({"7": np.array(7)}) for client in clients]
+    simulate_async(Diary(line, 2, 5, 0.05, asynchronous=True), earlier, zero, cluster(), steps=2, buffer=4)
+    assert seen[True] == [{"7": 7}, {"8": 8}]
+
+
+def test_vectors_that_are_sent_in_another_form_cannot_be_damped():
+    with pytest.raises(ValueError, match=r"vectors of theta's shape \(2,\).* from client .*Compressed"):
+        simulate_async(Compressed(average, TopK(0.5)), clients, zero, cluster(), steps=1, buffer=2)
 
 
 def test_no_more_work_at_a_time_than_told_and_all_have_a_turn():
