@@ -16,9 +16,8 @@ import sys
 import numpy as np
 
 from nnbrain.data import load_mnist
-from nnbrain.federated import FedAvg, make_clients, partition_iid, simulate
 from nnbrain.federated.commands import PAPER
-from nnbrain.federated.rounds_to_target import Cell, Curve, rounds_to_target
+from nnbrain.federated.rounds_to_target import Cell, run, runs_at_best_rate, tune
 from nnbrain.mlp import MLP
 
 SEEDS, LIMIT = (0, 1, 2), 261
@@ -52,47 +51,22 @@ def first_theta(mlp, start, seed):
     return theta
 
 
-def rounds(data, start, rate, seed, limit):
-    """Return the rounds to the target, or infinity if it is not reached within the limit."""
-    mlp = MLP(CELL.sizes)
-    theta = first_theta(mlp, start, seed)
-    curve = Curve(mlp, theta, data.X_test, data.y_test)
-
-    def reached(history):
-        curve.take_over(history)
-        return curve.values[-1] >= CELL.target
-
-    try:
-        simulate(
-            FedAvg(mlp, CELL.epochs, CELL.batch_size, rate),
-            make_clients(data.X_train, data.y_train, partition_iid(len(data.X_train), CELL.n_clients, seed)),
-            theta,
-            rounds=limit,
-            client_fraction=CELL.fraction,
-            seed=seed,
-            evaluate=curve.evaluate,
-            stop=reached,
-        )
-    except FloatingPointError:
-        return np.inf
-    found = rounds_to_target(curve.values, CELL.target)
-    return np.inf if found is None else found
-
-
 def row(data, name, start):
     """Tune the rate with the first seed, and measure the best with all."""
-    first = {}
-    for rate in RATES:
-        limit = min([LIMIT, *(int(np.ceil(r)) for r in first.values() if np.isfinite(r))])
-        first[rate] = rounds(data, start, rate, SEEDS[0], limit)
-        print(name, rate, first[rate], flush=True)
-    rate = min(first, key=first.get)
-    found = [first[rate], *(rounds(data, start, rate, seed, LIMIT) for seed in SEEDS[1:])]
+
+    def train(rate, seed, limit):
+        theta = first_theta(MLP(CELL.sizes), start, seed)
+        result = run(CELL, data, learning_rate=rate, seed=seed, limit=limit, theta=theta)
+        print(name, rate, result.rounds, flush=True)
+        return result
+
+    best = runs_at_best_rate(tune(RATES, SEEDS, LIMIT, train))
+    rate, found = best[0].learning_rate, [one.rounds for one in best]
     return {
         "first weights": name,
         "rate": f"{rate:g}" + ("*" if rate in (min(RATES), max(RATES)) else ""),
-        "rounds to 97%, by seed": ", ".join(f"{r:.0f}" if np.isfinite(r) else f">{LIMIT}" for r in found),
-        "mean": f"{np.mean(found):.0f}" if np.all(np.isfinite(found)) else "–",
+        "rounds to 97%, by seed": ", ".join(f">{LIMIT}" if r is None else f"{r:.0f}" for r in found),
+        "mean": "–" if None in found else f"{np.mean(found):.0f}",
         "paper": PAPER["iid", 0.1, 10],
     }
 

@@ -65,6 +65,13 @@ def number(
     return float(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
 def choice(name: str, value: object, accepted: Collection[str]) -> str:
     """Return `value` if it is one of the `accepted` names."""
     if not isinstance(value, str) or value not in accepted:

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TextIO
 
 USAGE, INTERRUPTED = 2, 130  # exit codes
@@ -25,12 +26,16 @@ def natural(text: str) -> int:
 
 
 def new_file(text: str) -> Path:
-    """Return the text as the path of a file that can be written."""
+    """Return the text as the path of a file, after a trial: that it cannot be written is said at once."""
     path = Path(text)
     if not path.absolute().parent.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder")
+    try:
+        TemporaryFile(dir=path.absolute().parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"no file can be made in {path.parent}: {error.strerror}") from error
     return path
 
 

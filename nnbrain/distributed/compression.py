@@ -248,7 +248,10 @@ class CompressedAllreduce:
     def __init__(self, compressor: Compressor, *, feedback: bool = True, seed: int = 0) -> None:
         self.compressor = compressor
         self.residual: Floats | None = None
-        self._feedback, self._seed = flag("feedback", feedback), checks.integer("seed", seed, minimum=0)
+        self._feedback, self._seed = (
+            checks.flag("feedback", feedback),
+            checks.integer("seed", seed, minimum=0),
+        )
         self._rng: np.random.Generator | None = None
 
     def __call__(self, comm: Communicator, vector: Floats) -> None:
@@ -291,10 +294,3 @@ def add_residual(vector: Floats, residual: Floats | None) -> None:
             f"got {vector.dtype}{list(vector.shape)}"
         )
     vector += residual
-
-
-def flag(name: str, value: object) -> bool:
-    """Return `value` if it is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return value

@@ -6,7 +6,7 @@ from nnbrain import checks
 from nnbrain.checks import Floats
 from nnbrain.distributed.collectives import ring_allreduce
 from nnbrain.distributed.comm import Communicator
-from nnbrain.distributed.compression import add_residual, flag
+from nnbrain.distributed.compression import add_residual
 from nnbrain.mlp.network import MLP
 
 
@@ -53,7 +53,7 @@ class PowerSGD:
         checks.integer("rank", rank)
         rng = np.random.default_rng(checks.integer("seed", seed, minimum=0))
         self.residual: Floats | None = None
-        self._feedback, self._mlp = flag("feedback", feedback), mlp
+        self._feedback, self._mlp = checks.flag("feedback", feedback), mlp
         shapes = [W.shape for W, _ in mlp.layers(np.zeros(mlp.size))]
         self._Q: list[Floats] = [
             rng.normal(size=(fan_out, min(rank, fan_in, fan_out))) for fan_in, fan_out in shapes

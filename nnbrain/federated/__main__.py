@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from nnbrain.command_line import EXPECTED, INTERRUPTED, natural, new_file, positive, say, text_of
 from nnbrain.federated.commands import DATA, table_command
@@ -96,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--workers", type=positive, default=1, help="processes; the results are the same [1]")
     group.add_argument(
         "--json",
-        type=writable,
+        type=new_file,
         help="file for all runs, written after each; those that it has already are not repeated",
     )
     group.add_argument(
@@ -113,21 +112,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def writable(text: str) -> Path:
-    """Return the text as the path of a file, after a trial: that it cannot be written is said at once."""
-    path = new_file(text)
-    try:
-        TemporaryFile(dir=path.absolute().parent).close()
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"no file can be made in {path.parent}: {error.strerror}") from error
-    return path
-
-
 def npz(text: str) -> Path:
     """Return the text as the path of a NumPy archive that can be written."""
     if not text.endswith(".npz"):
         raise argparse.ArgumentTypeError(f"must be a file .npz, got {text!r}")
-    return writable(text)
+    return new_file(text)
 
 
 def size(text: str) -> int | None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnbrain.distributed.compression import Compressor, add_residual, flag
+from nnbrain import checks
+from nnbrain.distributed.compression import Compressor, add_residual
 from nnbrain.federated.algorithms import State, Update, Wrapper
 from nnbrain.federated.clients import Client
 
@@ -49,7 +50,7 @@ class Compressed(Wrapper):
     feedback: bool = True
 
     def __post_init__(self) -> None:
-        flag("feedback", self.feedback)
+        checks.flag("feedback", self.feedback)
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         """Return the algorithm's update with a payload for its vector, and the residual in its memory."""

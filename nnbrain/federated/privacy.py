@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 
 from nnbrain import checks
 from nnbrain.checks import Floats
@@ -16,7 +17,7 @@ from nnbrain.federated.aggregation import weighted_mean
 from nnbrain.federated.algorithms import Algorithm, State, Update, Wrapper
 from nnbrain.federated.clients import Client
 from nnbrain.federated.randomness import NOISE, generator
-from nnbrain.federated.rounds import Round
+from nnbrain.federated.selection import Clients, History, Positions
 
 Total = Callable[[Sequence[Floats]], Floats]
 ROUND, BOUND = "privacy.round", "privacy.clip"  # what the state has besides the algorithm's own
@@ -33,9 +34,7 @@ def plain_sum(vectors: Sequence[Floats]) -> Floats:
     return sum(vectors[1:], start=vectors[0])
 
 
-def poisson(
-    state: State, clients: Sequence[Client], n: int, rng: np.random.Generator, history: Sequence[Round]
-) -> Sequence[int]:
+def poisson(state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
     """Select each client independently with probability n/K: `n` of the K come on average.
 
     It is the selection that `epsilon` counts on. It may draw nobody, with probability (1 - n/K)^K, about
@@ -141,7 +140,7 @@ class DifferentiallyPrivate(Wrapper):
 
     def client_update(self, state: State, client: Client, rng: np.random.Generator) -> Update:
         """Return the algorithm's update, clipped; and, if R adapts, whether it was short enough."""
-        update = _alone(self.algorithm.client_update(_inner(state), client, rng))
+        update = _alone(self.algorithm.client_update(state, client, rng))
         bound = float(state[BOUND])
         short = np.array(np.linalg.norm(update.vector) <= bound, np.int8)
         more = {} if self.quantile is None else {"short": short}
@@ -160,12 +159,8 @@ class DifferentiallyPrivate(Wrapper):
             share = 0.5 + (count + rng.normal(0, self.count_noise)) / m
             bound *= float(np.exp(-self.clip_rate * (share - self.quantile)))
         one = Update(client=-1, vector=mean, n_samples=1, loss=0.0)
-        following = self.algorithm.server_update(_inner(state), [one])
+        following = self.algorithm.server_update(state, [one])
         return {**following, ROUND: np.array(number), BOUND: np.array(bound)}
-
-
-def _inner(state: State) -> State:
-    return {name: array for name, array in state.items() if name not in (ROUND, BOUND)}
 
 
 def _check_needs_a_mean(algorithm: Algorithm) -> None:

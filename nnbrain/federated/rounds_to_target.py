@@ -156,6 +156,7 @@ def run(
     learning_rate: float,
     seed: int,
     limit: int,
+    theta: Floats | None = None,
     workers: int = 1,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -168,6 +169,8 @@ def run(
     data : Split
     learning_rate : float
     seed, limit : int
+    theta : array, optional
+        Where to start, if not at the weights that `MLP.init` draws with the seed.
     workers, checkpoint, progress
         As for `simulate`.
 
@@ -178,7 +181,7 @@ def run(
     """
     start = perf_counter()
     mlp = MLP(cell.sizes)
-    theta = mlp.init(seed)
+    theta = mlp.init(seed) if theta is None else theta
     parts = PARTITIONS[cell.partition](data.y_train, cell.n_clients, seed)
     curve = Curve(mlp, theta, data.X_test, data.y_test)
 

@@ -9,8 +9,8 @@ from numpy.random import Generator
 from nnbrain.checkpoint import load_checkpoint
 from nnbrain.checks import Floats
 from nnbrain.federated.algorithms import State
-from nnbrain.federated.clients import Client
 from nnbrain.federated.rounds import Federation, Round
+from nnbrain.federated.selection import Clients, History, Positions
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,7 @@ class Replayed:
 
     rounds: Sequence[Round]
 
-    def __call__(
-        self,
-        state: State,
-        clients: Sequence[Client],
-        n: int,
-        rng: Generator,
-        history: Sequence[Round],
-    ) -> Sequence[int]:
+    def __call__(self, state: State, clients: Clients, n: int, rng: Generator, history: History) -> Positions:
         """Return the positions of those who took part in the round after `history`."""
         position = {client.id: k for k, client in enumerate(clients)}
         return [position[k] for k in self.rounds[len(history)].clients]

@@ -63,9 +63,7 @@ class SGD:
     def __post_init__(self) -> None:
         check_learning_rate(self.learning_rate)
         checks.number("momentum", self.momentum, minimum=0, below=1)
-        if not isinstance(self.nesterov, bool):
-            raise TypeError(f"nesterov must be True or False, got {self.nesterov!r}")
-        if self.nesterov and self.momentum == 0:
+        if checks.flag("nesterov", self.nesterov) and self.momentum == 0:
             raise ValueError("momentum must be above 0 where nesterov=True, got 0")
 
     def init(self, theta: Floats) -> State:
